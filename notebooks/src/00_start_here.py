@@ -10,16 +10,17 @@
 # # 00 · Start here
 #
 # **efflab is a survey article on Transformer efficiency that you can run.** The article makes
-# thirty-odd claims of the kind "attention is the bottleneck", "INT8 makes a model 75 % smaller".
-# Every notebook takes a few of them and lets you predict, compute, measure on *your* machine, move
-# the knob, and read a verdict, part by part: *holds*, *holds if*, *does not hold*, *undecided*. Its
-# rule stands on its card, and other numbers give another outcome: every claim can lose.
+# thirty-odd claims such as "attention is the bottleneck" or "INT8 makes a model 75 % smaller".
+# Each notebook takes a few of them and lets you predict, compute, measure on *your* machine, turn
+# the knobs, and read a verdict, part by part: *holds*, *holds if*, *does not hold*, *undecided*. The
+# rule is printed on the verdict's card, and different numbers can change the outcome: any claim can
+# lose.
 #
 # | | |
 # |---|---|
 # | **Claims** | `attention-quadratic` gets its verdict here; `profile-first` begins here and is judged in notebook 15 |
 # | **Time** | 25 minutes; all cells together run in under 40 seconds, offline, without a GPU |
-# | **Afterwards you can** | work out a Transformer's parameters, FLOPs and memory on paper and check them; read a profile and a roofline; say from which length on attention really dominates |
+# | **Afterwards you can** | work out a Transformer's parameters, FLOPs and memory on paper and check them; read a profile and a roofline; say at what length attention really begins to dominate |
 #
 # **Start now:** press `Shift`+`Enter` until a slider appears, and move it. *Run > Run All Cells*
 # runs everything.
@@ -64,11 +65,11 @@ lab.use_notebook("00_start_here", exercises.EXERCISES, texts("start_here"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# A Transformer layer has two halves. *Attention* compares every token with every other, so its
-# core grows with the square of the number of tokens, n². All the rest, attention's projections and
-# the *feed-forward* network, looks at each token alone and grows with n. In a short text the rest
-# costs more, in a long one the n² part does. Where do they cross? Write down a number; being wrong
-# is how this works.
+# A Transformer layer has two halves. *Attention* compares every token with every other, so the cost
+# of its core grows with the square of the number of tokens, n². Everything else, attention's
+# projections and the *feed-forward* network, processes each token alone and grows with n. In a short
+# text the rest costs more, in a long one the n² part does. At what length do they cross? Write down
+# a number. A wrong guess is fine: that is how this suite teaches.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -90,14 +91,17 @@ crossing = predict(
 # ## 2 · Move your first slider
 #
 # Drag **sequence length**. The curve on the right is the share of a layer's arithmetic that grows
-# with n². The bars on the left say where the time would go on a device that reached its datasheet
-# peaks, for one sequence in 16 bits (on *this computer*: the peaks that section 4 explains, in fp32); the
-# diamond marks the length at which the curve reaches one half.
+# with n²; the diamond marks the length at which it reaches one half. The bars on the left show where
+# the time would go on a device that reached its datasheet peaks, for one sequence in 16 bits. (For
+# *this computer* they use fp32 and the measured peaks that section 4 explains.)
 #
-# Try three things. Move until the dot passes the diamond. Change the model to
-# `gpt3-175b` and find it again, then to `qwen3-8b`, a model of 2025 whose `config.json` allows
-# 40,960 tokens. Then go back to `bert-base`, switch **fused attention** off and watch the bars: the same FLOPs can take very
-# different times.
+# Try three things:
+#
+# - Drag until the dot passes the diamond.
+# - Change the model to `gpt3-175b` and find the crossing again, then to `qwen3-8b`, a model of 2025
+#   whose `config.json` allows 40,960 tokens.
+# - Go back to `bert-base`, switch **fused attention** off and watch the bars: the same FLOPs can take
+#   very different times.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 拖动第一个滑块
@@ -123,8 +127,8 @@ explore(figures.where_it_goes, frames=11, most=144)
 crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 
 # %% [markdown] tags=["en"]
-# It is twice BERT-base's channels plus the width of its feed-forward network, which section 8
-# explains; and BERT-base takes 512 tokens at most.
+# The answer is twice BERT-base's channels plus the width of its feed-forward network; section 8
+# explains why. BERT-base takes at most 512 tokens.
 #
 # **Every number in this suite says where it comes from:**
 #
@@ -133,7 +137,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # | measured | on this machine, when the cell last ran |
 # | computed | by a formula; the function's docstring names its source |
 # | simulated | by a model of a device that is not here |
-# | recorded | measured earlier, kept with its device and command |
+# | recorded | measured earlier, stored with its device and command |
 # | published | from a paper's table |
 
 # %% [markdown] tags=["zh"]
@@ -153,13 +157,14 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # %% [markdown] tags=["en"]
 # ## 3 · Why efficiency: growth
 #
-# Training a dense model takes about 6 FLOPs for each parameter and token, 2 forward and 4 backward
-# (3 in an encoder-decoder, where a token passes half of the parameters). From BERT-large to PaLM,
-# in three and a half years, the largest models grew more than a thousandfold. Chinchilla, a month
-# before PaLM, showed that the same compute is better spent on a smaller model and more text. To July 2024, where
-# this chart ends, no dense model in it is larger than PaLM, while compute kept growing. (Mixtures of
-# experts, of which each token passes a part, are not in it. Their *total* size did grow: DeepSeek-V3
-# of December 2024 has 671 billion parameters, of which a token passes 37 billion.)
+# Training a dense model takes about 6 FLOPs per parameter and token: 2 forward and 4 backward (3 in
+# all in an encoder-decoder, where a token passes through half of the parameters). From BERT-large to
+# PaLM, in three and a half years, the largest models grew more than a thousandfold. Chinchilla, a
+# month before PaLM, showed that the same compute is better spent on a smaller model and more text.
+# Up to July 2024, where this chart ends, no dense model in it is larger than PaLM, while training
+# compute kept growing. (The chart leaves out mixtures of experts, in which a token uses only some of
+# the parameters. Their *total* size did grow: DeepSeek-V3 of December 2024 has 671 billion
+# parameters, of which a token uses 37 billion.)
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 为什么要讲效率：增长
@@ -177,7 +182,7 @@ show(figures.growth())
 # %% [markdown] tags=["en"]
 # ## 4 · Your machine
 #
-# This is what `efflab doctor` sees. Nothing that may be missing here stops this notebook.
+# This is what `efflab doctor` sees. If something is missing, this notebook still runs.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 你的机器
@@ -188,10 +193,10 @@ show(figures.growth())
 table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
 
 # %% [markdown] tags=["en"]
-# How fast is it? We take the best matrix product and the best copy of a large array within two
-# seconds. These two numbers bound what follows: hardly any program computes faster than the first
-# or gets data from main memory faster than the second. (Data that stays in a cache comes faster;
-# section 9 meets some.)
+# How fast is it? We take the fastest matrix product and the fastest copy of a large array that we see
+# in two seconds. These two numbers bound what follows: hardly any program computes faster than the
+# first or reads main memory faster than the second. (Data that stays in a cache arrives faster;
+# section 9 shows examples.)
 
 # %% [markdown] tags=["zh"]
 # 它有多快？取两秒之内最快的一次矩阵乘法，和最快的一次大数组拷贝。这两个数就是后文的上限：
@@ -233,9 +238,9 @@ print(tokenizer.decode(written[0].tolist()))
 # %% [markdown] tags=["en"]
 # ## 6 · Predict, then measure
 #
-# Everything in this suite starts from arithmetic that fits on an envelope. `stdlib-gpt` has 6
-# layers of 192 channels, feed-forward networks of 768 and a vocabulary of 2,048. How long will your
-# machine take for one forward pass over `seq_len` tokens (512 as it stands)?
+# Everything in this suite starts from back-of-the-envelope arithmetic. `stdlib-gpt` has 6 layers of
+# 192 channels, feed-forward networks of width 768 and a vocabulary of 2,048. How long will your
+# machine take for one forward pass over `seq_len` tokens (512 by default)?
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 先预测，再实测
@@ -247,8 +252,8 @@ print(tokenizer.decode(written[0].tolist()))
 forward_ms = predict("How long does one forward pass of stdlib-gpt take here?", unit="ms")
 
 # %% [markdown] tags=["en"]
-# First the formulas. The time is a lower bound, the *roofline*: FLOPs at this machine's peak, or
-# bytes at its bandwidth, whichever is longer.
+# First the formulas. The time is a lower bound, given by the *roofline*: the FLOPs at this machine's
+# peak or the bytes at its bandwidth, whichever takes longer.
 
 # %% [markdown] tags=["zh"]
 # 先看公式。其中的时间是下界，即*屋顶线*：按本机峰值完成全部浮点运算，或按本机带宽搬完全部字节，
@@ -267,7 +272,7 @@ formula = {
 
 # %% [markdown] tags=["en"]
 # Then reality: we count the model's own tensors, let PyTorch count what each operator multiplies,
-# hook into what autograd saves, and take the median of repeated runs.
+# record with hooks what autograd saves, and take the median of repeated runs.
 
 # %% [markdown] tags=["zh"]
 # 再看实测：清点模型自己的张量，让 PyTorch 统计每个算子做了多少乘加，
@@ -308,17 +313,18 @@ rows = [{"quantity": name, "value": v, "unit": unit} for name, (v, unit) in quan
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Parameters and FLOPs agree to the last digit. Memory is above the formula, which counts the layers
-# alone: the final norm, the logits' input and the LayerNorms' statistics come on top. Time is above
-# its bound; section 7 says where the difference comes from.
+# Parameters and FLOPs agree to the last digit. The bytes kept for the backward pass exceed the
+# formula, which counts only the layers: the final norm, the input of the logits and the LayerNorms'
+# statistics come on top. The time is above its bound; section 7 shows where the difference comes
+# from.
 #
-# Training keeps several times as many bytes as the forward pass alone needs at its peak:
-# activations wait for the backward pass. Notebook 06 comes back to that.
+# Training keeps several times as many bytes as the forward pass alone needs at its peak, because
+# activations have to wait for the backward pass. Notebook 06 comes back to this.
 #
-# **Noise is lesson one.** The same pass, timed interleaved with itself, should give a ratio of 1. What
-# it gives instead is this machine's noise at this hour. Such a test of a thing against itself is
-# called an *A/A test*, and the range around 1 that it takes up the *A/A band*: from here on a ratio of
-# times counts as a difference only if its whole interval lies outside that band.
+# **Noise is lesson one.** The same pass, timed interleaved with itself, should give a ratio of 1. How
+# far it is off is this machine's noise at this hour. Such a comparison of a thing with itself is
+# called an *A/A test*, and the range around 1 that it covers is the *A/A band*. From here on, a ratio
+# of times counts as a difference only if its whole interval lies outside that band.
 
 # %% [markdown] tags=["zh"]
 # 参数量和 FLOPs 分毫不差。内存比公式多一些，因为公式只算各层：最后的归一化、logits 的输入、
@@ -365,8 +371,8 @@ table(rows, kind="measured")
 print(profile.profiler_table(forward, n_rows=6))
 
 # %% [markdown] tags=["en"]
-# It knows times and calls. We add what each operator computed and moved, which tells *why* it
-# takes its time:
+# The profiler gives times and numbers of calls. We add what each operator computed and moved, which
+# tells *why* it takes its time:
 
 # %% [markdown] tags=["zh"]
 # 它给出时间和调用次数。我们再补上每个算子算了多少、搬了多少，这样才知道时间*为什么*花在那里：
@@ -392,14 +398,15 @@ table(rows, kind="measured")
 show(figures.timeline(forward_profile))
 
 # %% [markdown] tags=["en"]
-# Read it from left to right: embedding, six times attention and feed-forward, logits. `addmm` is
-# every linear layer, `scaled_dot_product` the quadratic part of attention, `mm` the logits.
-# LayerNorm and the additions mostly move bytes. So does GELU, but for every value it also evaluates an
-# error function, which a count of matrix products does not see.
+# Read the timeline from left to right: embedding, then attention and feed-forward six times, then
+# logits. `addmm` is every linear layer, `scaled_dot_product` the quadratic part of attention, `mm`
+# the logits. LayerNorm and the additions mostly move bytes. So does GELU, but it also evaluates an
+# error function for every value, which a count of matrix products misses.
 #
-# So why is the pass slower than its bound? Kind by kind, the least time by the roofline and the
-# time taken. (Under the profiler a pass takes longer than section 6's median, and a part of *between
-# operators* is the profiler's own; the bound here also counts LayerNorm, GELU and the additions.)
+# So why is the pass slower than its bound? For each kind of work, the table gives the least time by
+# the roofline and the time taken. (Under the profiler a pass takes longer than section 6's median,
+# and part of *between operators* is the profiler's own overhead. The bound here also counts
+# LayerNorm, GELU and the additions.)
 
 # %% [markdown] tags=["zh"]
 # 从左往右读：嵌入，六次注意力与前馈，最后是 logits。`addmm` 是所有线性层，
@@ -413,10 +420,10 @@ show(figures.timeline(forward_profile))
 table(measure.gap_rows(forward_profile, machine), kind="measured")
 
 # %% [markdown] tags=["en"]
-# A profile turns into a decision through Amdahl's law: a part that takes the share p of the time,
-# made k times faster, makes the whole 1 / (1 - p + p / k) times faster. With p = 0.3 not even an
-# infinitely fast attention gives more than 1.43x. (`profile-first` gets its verdict in notebook
-# 15, after a profile that changed a decision.)
+# Amdahl's law turns a profile into a decision: if a part takes the share p of the time and is made k
+# times faster, the whole becomes 1 / (1 - p + p / k) times faster. With p = 0.3, even an infinitely
+# fast attention gives at most 1.43x. (`profile-first` gets its verdict in notebook 15, after a
+# profile that changed a decision.)
 
 # %% [markdown] tags=["zh"]
 # 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分，速度变为 k 倍，
@@ -426,8 +433,8 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # %% [markdown] tags=["en"]
 # ## 8 · When is attention the bottleneck?
 #
-# Write C for the channels (`d_model`), F for the feed-forward width (`d_ff`), n for the tokens.
-# For each token and layer, with 2 FLOPs per multiply-accumulate:
+# Write C for the number of channels (`d_model`), F for the feed-forward width (`d_ff`) and n for the
+# number of tokens. In each layer, with 2 FLOPs per multiply-accumulate:
 #
 # | part | FLOPs a token | grows with |
 # |---|---|---|
@@ -435,8 +442,9 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # | Q, K, V and output projections | 8 C² | - |
 # | feed-forward | 4 C F | - |
 #
-# The scores cost as much as the feed-forward network at 4 n C = 4 C F, so **n = F**; as much as
-# *everything else in the layer* at **n = 2 C + F**. Batch size and number of layers cancel.
+# The scores cost as much as the feed-forward network when 4 n C = 4 C F, so at **n = F**; they cost
+# as much as *everything else in the layer* at **n = 2 C + F**. Batch size and number of layers
+# cancel.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 注意力何时成为瓶颈？
@@ -476,23 +484,28 @@ for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b", "qwen3-8b"):
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# None of the four older models reaches its own crossing: at its longest input, attention's quadratic
-# part is 10% of the arithmetic of BERT-base's layers and 3% of GPT-3's. The wider the model, the later the
-# crossing. But look at the column *half of stored bytes*: training without a fused kernel stores the scores,
-# and with attention dropout (BERT and GPT-2 were trained so; GPT-3's paper names none, and Korthikanti et
-# al. count it) they are half of all the activations from some 435 tokens on in BERT-base's shape (without dropout from 1,024, and in Qwen3-8B, which has
-# none, from 2,528). Quadratic *memory* hurt long before quadratic arithmetic did.
+# None of the four older models reaches its own crossing: at their longest inputs, attention's
+# quadratic part is 10% of the arithmetic in BERT-base's layers and 3% in GPT-3's. The wider the
+# model, the later the crossing.
 #
-# Today's contexts lie on the other side: at 128k tokens, even in GPT-3's shape with dense attention in
-# every layer (the paper's own alternates dense and banded ones), 64% of the layers' arithmetic is quadratic, and in BERT-base's 97%; Qwen3-8B (2025) crosses at 23,552 of its own 40,960.
-# Its 32 heads of 128 channels are the quadratic part (4 n · 32 · 128, here again 4 n C); that they
-# share 8 heads of keys and values does not shrink it. Linear are the projections, which the sharing
-# brings from 8 C² to 5 C², and a *gated* feed-forward network, 6 C F (a third matrix makes the gate,
-# by which the inner values are multiplied): so n = 1.25 C + 1.5 F.
+# But look at the column *n² = half of stored bytes at (tokens)*: training without a fused kernel
+# stores the scores. With attention dropout, they are half of all the activations from about 435
+# tokens on in BERT-base's shape; without dropout, from 1,024, and in Qwen3-8B, which has none, from
+# 2,528. (BERT and GPT-2 were trained with attention dropout; GPT-3's paper mentions none, and
+# Korthikanti et al. count it.) Quadratic *memory* hurt long before quadratic arithmetic did.
 #
-# Does the arithmetic tell the time? We time one layer of `stdlib-gpt`: its projections and
-# feed-forward network, which grow with n, then PyTorch's fused attention, and attention as the
-# formula is written, with the whole matrix of scores in memory.
+# Today's contexts lie on the other side: at 128k tokens the quadratic part is 97% of the layers'
+# arithmetic in BERT-base's shape, and 64% even in GPT-3's, if every layer has dense attention (the
+# paper's own model alternates dense and banded layers). Qwen3-8B (2025) crosses at 23,552 of its
+# own 40,960 tokens. Its quadratic part comes from its 32 heads of 128 channels (4 n · 32 · 128,
+# here again 4 n C); that they share 8 heads of keys and values does not shrink it. Its linear part
+# is the projections, which the sharing reduces from 8 C² to 5 C², and a *gated* feed-forward
+# network, 6 C F (a third matrix makes the gate that multiplies the inner values). So n = 1.25 C +
+# 1.5 F.
+#
+# Does the arithmetic predict the time? We time one layer of `stdlib-gpt` in three parts: its
+# projections and feed-forward network, which grow with n; PyTorch's fused attention; and attention
+# written out as in the formula, with the whole matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
 # 四个旧模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，
@@ -520,8 +533,9 @@ times = measure.time_layer(model.layers[0], lengths, unfused=True)
 show(figures.layer_times(config, times))
 
 # %% [markdown] tags=["en"]
-# One shape may be luck, so two more, of 128 and 384 channels, with heads of 32 channels as well. With
-# F = 4 C n² is half of the FLOPs at 6 C tokens. Where does the kernel take half of the time?
+# One shape could be a coincidence, so we add two more, of 128 and 384 channels, again with heads of
+# 32 channels. With F = 4 C, n² is half of the FLOPs at 6 C tokens. At what length does the fused
+# kernel take half of the time?
 
 # %% [markdown] tags=["zh"]
 # 只看一种形状也许是碰巧，所以再加两种：128 和 384 个通道，每头同样 32 维。F = 4 C 时，n² 在 6 C 个 token 处占
@@ -555,28 +569,29 @@ rows = [
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# The table says how far the clock follows the arithmetic here. The fused kernel computes what the
-# formula counts. The unfused one does the same arithmetic, but the code above writes the n² scores
-# to memory three times (products, scaled, after the softmax) and reads them back as often, so that
-# it crosses earlier. (Where a matrix of scores grows large, the curve may jump by far more than that
-# traffic: likely the system then maps fresh memory for each of the three. We have not taken it apart.) For
-# those who wrote it that way "attention is the bottleneck" was true earlier;
-# FlashAttention (Dao et al. 2022) moved the crossing towards where the FLOPs put it.
+# The table shows how closely time follows the arithmetic on this machine. The fused kernel computes
+# what the formula counts. The unfused code above does the same arithmetic, but it writes the n²
+# scores to memory three times (the products, then scaled, then after the softmax) and reads them back
+# as often, so it crosses earlier. (Where the matrix of scores grows large, the curve may jump by far
+# more than this traffic explains, probably because the system maps fresh memory for each of the
+# three. We have not investigated it.) For code written that way, "attention is the bottleneck" was
+# true at shorter lengths; FlashAttention (Dao et al. 2022) moved the crossing towards where the FLOPs
+# put it.
 #
 # ### Where this breaks
 #
-# - **Causal models.** The count is of full scores. A kernel that skips the masked half crosses at
-#   twice the length.
+# - **Causal models.** The formula counts full scores. A kernel that skips the masked half crosses
+#   at twice the length.
 # - **Generating token by token.** With a cache of keys and values, each step reads all weights and
-#   the whole cache for one token. There the bytes decide, not the FLOPs: a layer's cache of n tokens
-#   holds 2 n C values, its matrices 4 C² + 2 C F. For one sequence both are equal at the same
-#   n = 2 C + F, for B sequences side by side at a B-th of it, and later where heads share their keys
-#   and values: for a token, Qwen3-8B in 16 bits reads 15.1 GB of weights, and 147 kB of cache for each
-#   token before it, so that both are equal at about 102,700 tokens, beyond the 40,960 of its
-#   `config.json` (YaRN, which rescales the positions, stretches it to 131,072). What decoding changes is
-#   a notebook of its own: [16](16_decoding.ipynb).
-# - **Small matrices.** Operators far below the roof do not follow their FLOPs. That is the next
-#   section.
+#   the whole cache for one token, so bytes decide, not FLOPs. A layer's cache of n tokens holds 2 n C
+#   values, its matrices 4 C² + 2 C F. For one sequence the two are equal at the same n = 2 C + F, for
+#   B sequences side by side at a B-th of that length, and later where heads share their keys and
+#   values. For each new token, Qwen3-8B in 16 bits reads 15.1 GB of weights, and 147 kB of cache for
+#   every token before it. Its cache equals its weights at about 102,700 tokens, beyond the 40,960 of
+#   its `config.json` (YaRN, which rescales the positions, extends that to 131,072). What decoding
+#   changes is the subject of notebook [16](16_decoding.ipynb).
+# - **Small matrices.** The time of operators far below the roof does not follow their FLOPs. That is
+#   the next section.
 
 # %% [markdown] tags=["zh"]
 # 从表中可以看出，这台机器上的耗时在多大程度上由计算量决定。融合内核做的正是公式所数的运算。
@@ -599,9 +614,9 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 9 · The roofline of your machine
 #
-# Each operator has an *arithmetic intensity*: FLOPs per byte that it reads and writes. Left of the
-# ridge the memory limits it, right of it the arithmetic (Williams et al. 2009). How far a point
-# lies under the roof is how much a better kernel could gain at most.
+# Each operator has an *arithmetic intensity*: its FLOPs per byte read or written. Left of the ridge
+# an operator is limited by memory, right of it by arithmetic (Williams et al. 2009). Its distance
+# below the roof is the most that a better kernel could gain.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 你的机器的屋顶线
@@ -616,12 +631,12 @@ one_token = profile.profile(decode).operators
 show(figures.roofline(machine, forward_profile.operators, one_token))
 
 # %% [markdown] tags=["en"]
-# The products over the whole text lie on the right: at this length the model is bound by
-# arithmetic. The same products over *one* token, as in a step of writing text (here without a cache: its
-# attention sees one key), lie far on the left: every weight is read for a single multiply-accumulate. Memory keeps the
-# peak out of their reach: their roof is the slope. They may even lie above it (over 100%), since the
-# slope is that of main memory, and weights this small may stay in the caches. LayerNorm, GELU and the additions do
-# no products at all; the table in section 7 gives their GB/s.
+# The products over the whole text lie on the right: at this length the model is compute-bound. The
+# same products over *one* token, as in one step of generation (here without a cache, so attention
+# sees one key), lie far on the left: every weight is read for a single multiply-accumulate. They are
+# memory-bound, so their roof is the slope. They may even lie above it (over 100%), because the slope
+# is that of main memory, and weights this small may stay in the caches. LayerNorm, GELU and the
+# additions do no matrix products at all; the table in section 7 gives their GB/s.
 
 # %% [markdown] tags=["zh"]
 # 对整段文本做的矩阵乘法都在右侧：在这个长度上，模型受计算限制。同样的乘法若只对*一个* token 做，
@@ -632,11 +647,12 @@ show(figures.roofline(machine, forward_profile.operators, one_token))
 # %% [markdown] tags=["en"]
 # ## 10 · The board
 #
-# Every technique in this suite drops one point on the same board: bytes, time and quality of the
-# same model. The first point is the model as it is. Quality is in bits per byte of standard-library
-# modules that it never saw; fewer is better. Time is a multiple of the unchanged model's, both timed
-# interleaved, so that points from different notebooks compare; the grey behind each is the A/A noise of
-# the run that measured it. Points of notebooks that you have not reached stay hidden.
+# Every technique in this suite adds one point to the same board: bytes, time and quality of the same
+# model. The first point is the unchanged model. Quality is measured in bits per byte on
+# standard-library modules that the model never saw; lower is better. Time is a multiple of the
+# unchanged model's, with both timed interleaved, so points from different notebooks can be compared.
+# The grey behind each point is the A/A noise of the run that measured it. Points of notebooks that
+# you have not reached stay hidden.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 总榜
@@ -725,9 +741,11 @@ check("00-2", attention_flops)
 # many times faster is the whole?
 #
 # Then use it: take the share of `scaled_dot_product` from the table in section 7 (the timeline's lane
-# *attention* also holds its projections). How much would the whole gain from attention twice as fast?
+# *attention* also includes the projections). How many times faster would the whole be if attention
+# were twice as fast?
 #
-# <details><summary>Hint</summary>What is left of one second? The untouched part stays, the other is divided.</details>
+# <details><summary>Hint</summary>What is left of one second? The untouched part stays, the other is
+# divided by the factor.</details>
 
 # %% [markdown] tags=["zh"]
 # **00-3.** 阿姆达尔定律：某部分占总时间的 `share`，速度变为 `factor` 倍。整体的速度变为多少倍？
@@ -758,14 +776,14 @@ check("00-3", speedup)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Parameters and FLOPs follow from a model's shape exactly; memory to a few per cent; time is at
-#   least what the roofline says.
-# - Where heads share no keys and values and the feed-forward network has no gate, the n² part of
-#   attention costs as much as the feed-forward network at n = F, as everything else in the layer at
-#   n = 2 C + F. For BERT, GPT-2 and GPT-3 that is beyond their own context; for
-#   Qwen3-8B, and at today's 128k tokens, it is not. Without a fused kernel memory becomes the problem
-#   much earlier.
-# - Profile first, then apply Amdahl's law: what is a small share cannot be a large gain.
+# - Parameters and FLOPs follow from a model's shape exactly; memory to within a few per cent; time is
+#   at least what the roofline says.
+# - If heads share no keys and values and the feed-forward network has no gate, attention's n² part
+#   costs as much as the feed-forward network at n = F, and as much as everything else in the layer at
+#   n = 2 C + F. For BERT, GPT-2 and GPT-3 the crossing lies beyond their own context; for Qwen3-8B,
+#   and at today's 128k tokens, it does not. Without a fused kernel, memory becomes the problem at
+#   much shorter lengths.
+# - Profile first, then apply Amdahl's law: speeding up a small share cannot bring a large gain.
 #
 # **References.** Vaswani et al. 2017, *Attention Is All You Need*, arXiv:1706.03762. Kaplan et al.
 # 2020, *Scaling Laws*, arXiv:2001.08361. Hoffmann et al. 2022, *Chinchilla*, arXiv:2203.15556.

@@ -9,15 +9,15 @@
 # %% [markdown] tags=["en"]
 # # 01 · Parameter sharing
 #
-# A Transformer of 12 layers stores 12 sets of weights. Does it need them? Three answers of the
-# article share weights in three places: between layers (ALBERT), between the layers' QKV
-# projections, and between tasks.
+# A 12-layer Transformer stores 12 sets of weights. Does it need them all? The article shares
+# weights in three places: between layers (ALBERT), between the layers' QKV projections, and between
+# tasks.
 #
 # | | |
 # |---|---|
 # | **Claims** | `albert-params`, `qkv-share-half`, `encoder-reuse` |
 # | **Time** | 25 minutes; the cells run in about 40 seconds |
-# | **Afterwards you can** | count what a kind of sharing removes, say which costs fall with the parameters and which do not, and decide when several tasks should share an encoder |
+# | **Afterwards you can** | count the parameters that each kind of sharing removes, say which costs fall with the parameters and which do not, and decide when several tasks should share an encoder |
 
 # %% [markdown] tags=["zh"]
 # # 01 · 参数共享
@@ -62,7 +62,7 @@ lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, texts("parameter_s
 # ## 1 · Predict first
 #
 # BERT-base has 108 million parameters in 12 layers. ALBERT keeps the weights of *one* layer and
-# runs it 12 times. Write down both numbers before you go on. The first is counted for
+# runs it 12 times. Write down two predictions before you go on. The first is computed for
 # BERT-base; the second is measured on your machine with a small model of 12 layers, 192 wide.
 
 # %% [markdown] tags=["zh"]
@@ -80,11 +80,12 @@ p_time = predict("How many per cent of the time of a forward pass does it save?"
 # %% [markdown] tags=["en"]
 # ## 2 · Build: one layer, many uses
 #
-# A module that several layers hold is stored once. That is the whole technique; autograd adds up
-# the gradients of all uses by itself.
+# A module that several layers hold is stored only once. That is the whole technique; autograd adds
+# up the gradients from all its uses.
 #
-# **01-1.** Write it before you see ours: `share(layers)` (as `answer_1`) gets a model's layers, each of which has an
-# `attention` and an `ffn`, and makes all of them use the first one's. It returns nothing.
+# **01-1.** Before you look at our version, write `share(layers)` (as `answer_1`). It takes a
+# model's layers, each with an `attention` and an `ffn`, and makes every layer use the first layer's
+# two modules. It returns nothing.
 #
 # <details><summary>Hint</summary>Assigning a module to an attribute copies no weights.</details>
 
@@ -116,7 +117,8 @@ check("01-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours may share one of the two, works on a copy, and refuses layers of different shapes:
+# Our version can share just one of the two modules, works on a copy, and refuses layers of
+# different shapes:
 
 # %% [markdown] tags=["zh"]
 # 我们的函数可以只共享其中一个，在副本上操作，并拒绝形状不同的层：
@@ -125,7 +127,8 @@ check("01-1", answer_1)
 show_source(share_layers)
 
 # %% [markdown] tags=["en"]
-# Four models from the same weights: nothing shared, attention, feed-forward (FFN), or both.
+# Four models from the same weights; they share nothing, attention, the feed-forward network (FFN),
+# or both.
 
 # %% [markdown] tags=["zh"]
 # 由同一组权重得到四个模型：不共享、共享注意力、共享前馈网络（FFN）、两者都共享。
@@ -140,8 +143,8 @@ rows = [{"shared": what, "parameters": n_parameters(model)} for what, model in m
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Is this ALBERT?** Give our model the weights of a small, random `AlbertModel` of the
-# `transformers` library: parameters and outputs have to agree.
+# **Is this ALBERT?** Give our model the weights of a small, randomly initialized `AlbertModel` from
+# the `transformers` library: parameter counts and outputs have to agree.
 
 # %% [markdown] tags=["zh"]
 # **这就是 ALBERT 吗？** 把 `transformers` 库中一个随机初始化的小型 `AlbertModel` 的权重装进我们的模型：
@@ -162,12 +165,13 @@ assert gap < 1e-5
 print(theirs.num_parameters(), n_parameters(ours), gap < 1e-5)
 
 # %% [markdown] tags=["en"]
-# ## 3 · Measure: how many parameters go
+# ## 3 · Measure: how many parameters sharing removes
 #
-# The paper's own models (Lan et al. 2020: sizes of Table 1, scores and training speeds of Table 2,
-# and Table 4), in millions, beside our formula. The paper rounds; its unshared rows leave out the
-# pooler (a dense layer on the first token), which the others have; the 60 and 235 million of its two widest do not follow from its own
-# architecture. Speeds are relative to BERT-large; no row with a speed shares layers alone.
+# The paper's own models (Lan et al. 2020: sizes from Table 1, scores and training speeds from Table
+# 2, and Table 4) beside our formula; parameters are in millions. The paper rounds. Its unshared
+# rows leave out the pooler (a dense layer on the first token), which the other rows include. The 60
+# and 235 million of its two widest models do not follow from its own architecture. Training speeds
+# are relative to BERT-large; no row with a speed uses layer sharing alone.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：省去多少参数
@@ -200,16 +204,21 @@ table(rows, kind="computed", digits=4)
 show(figures.albert_steps())
 
 # %% [markdown] tags=["en"]
-# Two different things make ALBERT small. **Sharing** takes 109 million down to 31, all of it from
-# the layers. The **factorized embedding** (a table 128 wide and a 128 x 768 matrix instead of a
-# table 768 wide) takes 31 down to 12, all of it from the vocabulary. "ALBERT has 89% fewer
-# parameters" is both together.
+# Two separate changes make ALBERT small. **Sharing** cuts 109 million parameters to 31, all of it
+# in the layers. The **factorized embedding** (a table 128 wide and a 128 x 768 matrix instead of a
+# table 768 wide) cuts 31 to 12, all of it in the vocabulary. "ALBERT has 89% fewer parameters"
+# counts both together.
 #
-# Sharing the FFN saves twice what sharing attention saves, and in the paper costs more. With an
-# embedding of 768 the score goes from 82.3 to 81.6 with shared attention and to 79.5 with a shared
-# FFN; with ALBERT's own of 128 from 81.6 to 81.7 and to 80.2, so that sharing attention costs nothing
-# there. Sharing both costs 2.5 points (82.3 to 79.8) with 768 and 1.5 (81.6 to 80.1) with 128: the
-# parameters are not removed for free.
+# Sharing the FFN saves twice as many parameters as sharing attention, and in the paper it costs
+# more of the average score:
+#
+# - Embedding 768 wide: the score falls from 82.3 to 81.6 with shared attention, and to 79.5 with a
+#   shared FFN.
+# - ALBERT's own embedding, 128 wide: from 81.6 to 81.7 and to 80.2, so sharing attention costs
+#   nothing there.
+# - Sharing both costs 2.5 points (82.3 to 79.8) with 768 and 1.5 (81.6 to 80.1) with 128.
+#
+# The parameters are not removed for free.
 
 # %% [markdown] tags=["zh"]
 # ALBERT 的“小”来自两件不同的事。**共享**把 1.09 亿降到 3100 万，省下的全在各层；
@@ -229,14 +238,16 @@ rows = [{"model": name, "removed (%)": 100 * saving} for name, saving in savings
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# The article says that sharing removes over 60%. That is not a law, and the rule fits on one line. Of L layers that hold the share s of all
-# parameters one stays, so sharing removes s (1 − 1/L).
+# The article says that sharing removes over 60% of the parameters. That is not a law, and the rule
+# fits on one line: if L layers hold a fraction s of all parameters and one layer stays, sharing
+# removes s (1 − 1/L).
 #
-# - BERT-base (as released, with its 30,522 words and its pooler): its 12 layers hold 85.1 of 109.5 million, s = 0.777; 0.777 · 11/12 = 0.71.
-# - MiniLM: a vocabulary as large over six narrow layers, 10.6 of 22.7 million, s = 0.469;
+# - BERT-base (as released, with its vocabulary of 30,522 and its pooler): its 12 layers hold 85.1
+#   of 109.5 million, s = 0.777; 0.777 · 11/12 = 0.71.
+# - MiniLM: the same vocabulary, but six narrower layers that hold 10.6 of 22.7 million, s = 0.469;
 #   0.469 · 5/6 = 0.39.
 #
-# For 60% twelve layers have to hold s = 0.6 · 12/11, which is 65%.
+# To save 60%, twelve layers have to hold s = 0.6 · 12/11, or 65%.
 #
 # ## 4 · Measure: what falls with the parameters, and what does not
 #
@@ -268,23 +279,28 @@ forward = times["forward pass (ms)"]
 p_time.reveal(100 * (1 - forward.ratios["all"].mean))
 
 # %% [markdown] tags=["en"]
-# What falls: parameters, the file, and in training the weights, gradients and optimizer states.
-# What stays: FLOPs and activations. The time stays too, but for what a cache makes of it: twelve uses
-# of one layer's weights may read them from a cache where twelve layers' weights come from memory,
-# and an optimizer updates fewer of them. So read the percentage that your prediction was held against
-# with the ratio's interval: if that contains 1, or touches the A/A band (how far the unchanged model's
-# time over itself scatters), the forward pass has saved nothing that can be told from noise. The
-# article calls sharing the core means of *lowering computation*: **it compresses storage.** It helps
-# where weights have to be downloaded, kept in a small memory, or sent between devices. (ALBERT's authors report faster
-# *training* at the same width, and give less communication and fewer computations as reasons. Their
-# models are shared *and* have the factorized embedding, so the table's speeds do not tell what sharing
-# alone does.)
+# What falls: parameters, file size and, in training, the weights, gradients and optimizer states.
+# What stays: FLOPs and activations. Time stays too, apart from cache effects: one layer's weights,
+# used twelve times, may come from a cache where the weights of twelve layers come from memory. In a
+# training step, the optimizer also has fewer weights to update.
+#
+# So read the percentage next to your prediction together with the interval of the ratio (row
+# *forward pass (ms)*). If that interval contains 1 or touches the A/A band (how far the time of the
+# unchanged model varies against itself), the forward pass has saved nothing that can be told from
+# noise.
+#
+# The article calls sharing the core means of *lowering computation*. **What it compresses is
+# storage.** It helps where weights have to be downloaded, kept in a small memory, or sent between
+# devices. (ALBERT's authors report faster *training* at the same width, and give less communication
+# and fewer computations as reasons. Their models share layers *and* factorize the embedding, so the
+# table's speeds do not show what sharing alone does.)
 #
 # ## 5 · Explore
 #
-# Move depth, width and what is shared. Find a shape where sharing removes less than 60%. The FLOPs
-# and activations beside it are what no kind of sharing moves. Leave the embedding width at 0 for that: the
-# factorization also removes parameters, and FLOPs of the logits, which no kind of sharing does.
+# Vary the depth, the width and what is shared. Find a shape for which sharing removes less than 60%
+# of the parameters. No kind of sharing changes the FLOPs and activations shown beside them. For
+# this, leave the embedding width at 0: factorizing the embedding also removes parameters, and it
+# removes FLOPs from the logits, which sharing never does.
 
 # %% [markdown] tags=["zh"]
 # 下降的：参数、文件大小，以及训练时的权重、梯度和优化器状态。不变的：计算量和激活值。
@@ -307,12 +323,13 @@ explore(figures.sharing)
 # %% [markdown] tags=["en"]
 # ## 6 · QKV: "no more than half of the layers"
 #
-# A milder form shares only the projection that makes queries, keys and values. The article says
-# that it may be shared, but in no more than half of the layers. A limit like that should show as a
-# knee: the loss stays flat up to half and rises after it.
+# A milder form shares only the projection that produces queries, keys and values. The article says
+# that it may be shared, but in no more than half of the layers. A limit like that should show up as
+# a knee in the curve: the loss stays flat up to half of the layers and rises after that.
 #
-# The experiment: a causal model of 6 layers, trained from scratch on the standard library with the
-# QKV of its first n layers shared. Within a seed, the initial weights and the batches are the same.
+# The experiment: we train a causal model of 6 layers from scratch on the Python standard library,
+# with one QKV projection shared by its first n layers. Within a seed, all runs use the same initial
+# weights and the same batches.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · QKV：“不超过一半的层”
@@ -343,8 +360,9 @@ for n, losses in by_count.items():
 table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
-# Now the first 75 of one run's 250 steps again, here, beside what the recorded run of the same seed
-# had reached by then. How far the two may lie apart follows from the recorded seeds' spread.
+# Now your machine repeats the first 75 of one run's 250 steps. Beside its loss stands what the
+# recorded run of the same seed had reached by then. How far apart the two may lie follows from the
+# spread over the recorded seeds.
 
 # %% [markdown] tags=["zh"]
 # 下面在本机重做其中一次训练的前 75 步（共 250 步），与存档中同一种子、同一步的结果对照。
@@ -360,17 +378,22 @@ table([row], kind="measured", digits=4)
 show(figures.qkv_figure({n_shared: live}))
 
 # %% [markdown] tags=["en"]
-# Read the curve against the seeds' spread, and keep its limits in mind: this model is small, and it
-# trained for 250 steps only. A **positive control** fails: in notebook 05's model, which has 4 layers and
-# trained as long, a dynamic convolution of 3 tokens a layer does better than full attention. While attention is
-# not yet worth having, no way of sharing it can show a knee.
+# Read the curve against the spread over seeds, and keep its limits in mind: this model is small and
+# was trained for only 250 steps. A **positive control** fails: in notebook 05's model, which has 4
+# layers and was trained for as many steps, a dynamic convolution 3 tokens wide in each layer does
+# better than full attention. As long as attention is not worth having, no way of sharing it can
+# show a knee.
 #
-# So the verdict rests on a second record: the same model, trained for ten times as many steps with twelve
-# other seeds, on 256 held-out windows. Its rule was registered before it began, with two controls that
-# both have to show, or both parts stay undecided. **Attention has to be needed**: it must beat a
-# dynamic convolution of 3 tokens a layer in its place (notebook 05), in this very model, by more than 0.02 nats. **Sharing has to be
-# able to hurt**: one whole layer used six times must cost more than 0.02 nats. A run takes minutes, so
-# that none is repeated here (`efflab experiment qkv-sharing-2` does).
+# So the verdict rests on a second record: the same model, trained for ten times as many steps with
+# twelve other seeds, and evaluated on 256 held-out windows. Its rule was registered before the runs
+# began. It has two controls; unless both show an effect, both parts stay undecided.
+#
+# - **Attention has to be needed.** In this very model, it must beat a dynamic convolution 3 tokens
+#   wide in its place (notebook 05) by more than 0.02 nats.
+# - **Sharing has to be able to hurt.** One whole layer used six times must cost more than 0.02
+#   nats.
+#
+# A run takes minutes, so none is repeated here (`efflab experiment qkv-sharing-2` does that).
 
 # %% [markdown] tags=["zh"]
 # 读这条曲线，要对照随机种子带来的波动，也要记住它的局限：模型很小，只训练了 250 步。**阳性对照**没有通过：
@@ -402,18 +425,24 @@ for variant, name in names.items():
 table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
-# Costs are taken seed by seed (12 seeds; intervals at 95%, by Student's t), against six projections with the same first weights and batches. **Both
-# controls show**: without attention the loss is higher by 0.0314 nats (0.0241 to 0.0386), and one whole
-# layer used six times costs 0.271 (0.266 to 0.277). Sharing in **half** of the layers costs 0.0229
-# (0.0158 to 0.03): not nothing, and its interval spans the bar of 0.02, so that this part is undecided.
-# The step **from half to all** costs 0.0611 (0.0525 to 0.0696), surely more than the bar. Half removes
-# two of six projections and all three more, each of them 1.78 times as dear (0.0089 nats more for
-# each): the curve does bend. Three points do not say where: 2, 4 and 5 layers were not trained that long,
-# and only the first layers were shared.
+# Each cost is the increase in loss over the model with six projections, taken seed by seed with the
+# same initial weights and batches (12 seeds; intervals at 95%, by Student's t).
 #
-# Another witness is in section 3: ALBERT shared the *whole* attention sub-block, QKV included, in all 12
-# layers of a BERT-base. The score went from 82.3 to 81.6 with an embedding of 768, and from 81.6 to 81.7
-# with one of 128. It speaks of all layers, and not of a knee at half.
+# - **Both controls show an effect.** Without attention, the loss is higher by 0.0314 nats (0.0241
+#   to 0.0386). One whole layer used six times costs 0.271 (0.266 to 0.277).
+# - Sharing in **half** of the layers costs 0.0229 (0.0158 to 0.03). That is not nothing, but the
+#   interval spans the bar of 0.02, so this part is undecided.
+# - The step **from half to all** costs 0.0611 (0.0525 to 0.0696), surely more than the bar.
+#
+# Sharing in half of the layers removes two of the six projections; sharing in all of them removes
+# three more. Each of those three costs 1.78 times as much as each of the first two (0.0089 nats
+# more), so the curve does bend. Three points do not say where: models with 2, 4 and 5 sharing
+# layers were not trained that long, and only the first layers were ever shared.
+#
+# Section 3 has more evidence: ALBERT shared the *whole* attention sub-block, QKV included, in all
+# 12 layers of a BERT-base. The score went from 82.3 to 81.6 with an embedding of 768, and from 81.6
+# to 81.7 with one of 128. This says something about sharing in all layers, but nothing about a knee
+# at half.
 
 # %% [markdown] tags=["zh"]
 # 代价是逐种子与“六个各自的投影”相比得出的（12 个种子，95% 区间，Student t），初始权重和各批数据都相同。**两个对照都显出了效应**：
@@ -429,8 +458,9 @@ table(rows, kind="recorded", digits=4)
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks: sharing after training
 #
-# Those models were *trained* with a shared projection. Do the same to a finished model, and layers
-# get a projection that was never theirs. Below is `stdlib-gpt`, with nothing retrained.
+# The models above were *trained* with a shared projection. If you do the same to a finished model,
+# its layers get a projection that they were never trained with. Here is `stdlib-gpt`, with nothing
+# retrained.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 何时失效：训练之后再共享
@@ -452,36 +482,39 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # %% [markdown] tags=["en"]
 # ## 8 · One encoder, many tasks
 #
-# The third kind of sharing is the one used most: a pretrained encoder turns a text into a vector
-# once, and each task adds a small head. Four tasks on the standard library with one MiniLM:
+# The third kind of sharing is the most common: a pretrained encoder turns a text into a vector
+# once, and each task adds a small head. We use one MiniLM for four tasks on the standard library:
 #
-# - `package`: from which of 64 modules of the library does a docstring come?
+# - `package`: which of 64 modules of the library does a docstring come from?
 # - `returns`: does its function return a value?
-# - `takes`: does the function take an argument besides `self`? (`*args`, and what can be given by
-#   keyword alone, do not count.)
-# - retrieval: find a function's code by its docstring (no head at all), among the 60 functions of the
-#   board. Its measure is the *mean reciprocal rank* (MRR): 1 if the right code always comes first,
-#   1/2 if always second. It falls with more candidates, so that it compares only over the same ones:
-#   the same encoder scores less in notebook 10, among 120 functions, and in 09, among 300 and 931.
+# - `takes`: does the function take an argument besides `self`? (`*args` and keyword-only arguments
+#   do not count.)
+# - retrieval: find a function's code by its docstring (no head needed), among the 60 functions of
+#   the board. The measure is the *mean reciprocal rank* (MRR): 1 if the right code always comes
+#   first, 1/2 if it always comes second. MRR falls as candidates are added, so it can only be
+#   compared over the same candidates: the same encoder scores lower in notebook 10, among 120
+#   functions, and in 09, among 300 and 931.
 #
-# Against it stands a copy of MiniLM for each of the first three, all 23 million weights fine-tuned
-# (500 steps of 16 texts, 4.5 passes, one recipe for all tasks: not tuned, so that a better trained encoder
-# could only raise what the head loses). One takes minutes to train, and there are 24, so this is recorded
-# (`efflab experiment encoder-reuse-3`), by a rule that was registered before it began: on each task the
-# head may lose at most 5 points of accuracy.
+# For each of the first three tasks, the head competes with a copy of MiniLM whose 23 million
+# weights are all fine-tuned (500 steps of 16 texts, 4.5 passes over the training texts, one recipe
+# for all tasks). The recipe was not tuned; a better-trained encoder could only increase what the
+# head loses. One such training takes minutes, and there are 24, so the results are recorded
+# (`efflab experiment encoder-reuse-3`). The rule was registered before the runs began: on each task
+# the head may lose at most 5 points of accuracy.
 #
-# - **Four folds.** A test set of 600 texts tells an accuracy of 80% to 3 points either way (95%), too
-#   near the bar of this verdict, 5 points. So all 2,394 texts are test texts, each once, for a head or an
-#   encoder that was trained on the other three quarters.
-# - **Two seeds** draw the folds anew, and what an encoder is trained on.
-# - **Text by text.** Which texts were right is kept: where both are right, or both wrong, the difference
-#   is zero. A text's seeds are averaged first, since they are no new texts. Intervals are over texts; of
-#   other models and other kinds of text they say nothing.
-# - **A control** has to show that this test can see a loss above 5 points: a head on an encoder whose
-#   weights are random has to lose more than that on `package`, or the part stays undecided. Our first
-#   rule had another control, a head on texts whose words are shuffled. It lost next to nothing: the words
-#   alone carry such labels, as "logger" does that of `logging`. A control that loses nothing cannot show
-#   what a loss would look like, so this rule was registered in its place, with new texts and new seeds.
+# - **Four folds.** With a test set of 600 texts, an accuracy of 80% is uncertain by 3 points either
+#   way (95%), too much for this verdict's bar of 5 points. So each of the 2,394 texts is a test
+#   text once, for a head or an encoder that was trained on the other three quarters.
+# - **Two seeds.** Each seed draws new folds, and new training batches for the encoders.
+# - **Text by text.** We record which texts each model gets right. Where both are right, or both
+#   wrong, the difference is zero. The seeds of a text are averaged first, since they are not new
+#   texts. Intervals are over texts; they say nothing about other models or other kinds of text.
+# - **A control** has to show that this test can see a loss above 5 points: a head on an encoder
+#   with random weights has to lose more than that on `package`, or this part stays undecided. Our
+#   first rule had another control, a head on texts whose words are shuffled. It lost next to
+#   nothing: the words alone give such labels away, as "logger" does for `logging`. A control that
+#   loses nothing cannot show what a loss would look like, so we registered this rule in its place,
+#   with new texts and new seeds.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 一个编码器，多个任务
@@ -543,15 +576,15 @@ for key, (task, more, less) in encoder_reuse_3.CASES.items():
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Read the **control** first: the row of `package` with random weights. If its interval does not lie above
-# 5 points, the part is *undecided* by its rule. If it does, the first three rows decide: each task's whole
-# interval has to lie at or below 5 for the claim, and one that lies above refutes it. The last column says
-# how many texts would tell a row from 5 points: more than the 2,394 that there are only where an interval
-# spans the bar.
+# Read the **control** first: the row of `package` with the *head on random weights*. If its
+# interval does not lie wholly above 5 points, the rule leaves this part *undecided*. If it does,
+# the first three rows decide: the part holds if every task's whole interval lies at or below 5, and
+# fails if one lies wholly above. The last column says how many texts it would take to tell a row
+# from 5 points. That is more than the 2,394 there are only where an interval spans the bar.
 #
-# The heads of one seed again, here, in the same four folds. With the same library text they should be
-# right on the same texts, but for a few that another processor's rounding may turn; another Python has
-# other texts.
+# Now your machine fits the heads of one seed again, in the same four folds. With the same library
+# text, they should be right on the same texts, except for a few that another processor's rounding
+# may flip; another Python version has other texts.
 
 # %% [markdown] tags=["zh"]
 # 先看**对照**，即“所属包”一项中随机权重的一行。它的区间若没有整个高于 5 个百分点，按规则这一部分就*未定*。
@@ -577,9 +610,9 @@ for task, y in docs.labels.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Retrieval, the fourth task, needs no head (a random order would come to 0.08). No encoder of its own
-# stands beside it, and pairs of docstring and code are what this MiniLM was trained on too
-# (CodeSearchNet is among its data), so that no verdict rests on it:
+# Retrieval, the fourth task, needs no head (a random ranking would score about 0.08). We have no
+# fine-tuned encoder to compare it with, and this MiniLM's own training data already contains pairs
+# of docstring and code (CodeSearchNet), so no verdict rests on it:
 
 # %% [markdown] tags=["zh"]
 # 第四个任务是检索，不需要任务头（随机排序约得 0.08）。没有单独微调的编码器与之对照，而且这个 MiniLM
@@ -595,8 +628,8 @@ queries, codes = (
 print(f"MRR {evaluate.retrieval_mrr(queries, codes).mean:.3f}")
 
 # %% [markdown] tags=["en"]
-# And the cost of three tasks on the same texts, with one encoder (`one`) and with an encoder for
-# each task (`each`):
+# And the cost of three tasks on the same texts, with one encoder for all (`one`) and with an
+# encoder for each task (`each`):
 
 # %% [markdown] tags=["zh"]
 # 再看三个任务处理同一批文本的开销：所有任务共用一个编码器，与每个任务一个编码器：
@@ -612,9 +645,9 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Both ratios come close to the number of tasks: a head has at most 25 thousand weights (`package`,
-# 64 classes) beside 23 million.
-# But switch off "every text goes to every task" below: memory is still saved, computation is not,
-# since a text that one task wants needs one pass either way.
+# 64 classes), the encoder 23 million. But switch off "every text goes to every task" below: sharing
+# still saves memory, but no computation, since a text that only one task needs takes one pass
+# either way.
 
 # %% [markdown] tags=["zh"]
 # 两个比值都接近任务数：与 2300 万相比，任务头最多 2.5 万个权重（“所属包”，64 类），可以忽略。
@@ -646,8 +679,9 @@ lab.verdict("encoder-reuse", verdicts.encoder_reuse(evidence))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **01-2.** Write `layer_params(d_model, d_ff)` (as `answer_2`): all parameters of one layer (attention with its
-# LayerNorm, FFN with its LayerNorm, biases included). It is what sharing keeps once.
+# **01-2.** Write `layer_params(d_model, d_ff)` (as `answer_2`): the number of parameters in one
+# layer (attention with its LayerNorm, FFN with its LayerNorm, biases included). This is what
+# sharing keeps only once.
 #
 # <details><summary>Hint</summary>Four d_model x d_model maps, two between d_model and d_ff, one
 # bias for each output, and two LayerNorms of 2 d_model each.</details>
@@ -680,12 +714,13 @@ check("01-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **01-3.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)` (as `answer_3`): the fraction
-# of the layers' weight matrices (d_ff = 4 d_model, no biases) that goes when the first n of n_layer
-# layers share. With half of 12 layers the answer may surprise you.
+# **01-3.** How much is there to gain from sharing QKV? Write `qkv_removed(n, n_layer)` (as
+# `answer_3`): the fraction of the weights in the layers' matrices (d_ff = 4 d_model, no biases)
+# that disappears when the first n of n_layer layers share. With half of 12 layers, the answer may
+# surprise you.
 #
-# <details><summary>Hint</summary>In units of d_model squared a layer has 4 + 8 = 12, its QKV 3. Of
-# the n projections one stays.</details>
+# <details><summary>Hint</summary>In units of d_model squared, a layer has 4 + 8 = 12, of which
+# QKV is 3. One of the n projections stays.</details>
 
 # %% [markdown] tags=["zh"]
 # **01-3.** 共享 QKV 到底能省多少？写出 `qkv_removed(n, n_layer)`（赋给 `answer_3`）：前 n 层共享时，
@@ -708,8 +743,8 @@ check("01-3", answer_3)
 #     return (n - 1) * 3 / (12 * n_layer)
 # ```
 #
-# Half of 12 layers: 10%. Even all of them: 23%. Whatever the limit is, this kind of sharing is
-# worth little by itself.
+# Sharing in half of 12 layers removes 10%; sharing in all of them removes only 23%. Wherever the
+# limit lies, this kind of sharing saves little by itself.
 #
 # </details>
 
@@ -726,13 +761,14 @@ check("01-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **01-4 (open: share a finished model's layers).** Section 7 spoiled `stdlib-gpt` by sharing a projection.
-# Give six numbers, `answer_4 = [0, 1, 2, 3, 4, 5]` being the model itself: the layer whose weights stand in
-# each place. Store one layer less, with nothing retrained, for at most 0.25 bits per byte. Then: what do
-# four layers cost, and three?
+# **01-4 (open: share a finished model's layers).** In section 7, sharing one projection ruined
+# `stdlib-gpt`. Give six numbers: for each position, the layer whose weights it uses
+# (`answer_4 = [0, 1, 2, 3, 4, 5]` is the model itself). Store one layer fewer, with nothing
+# retrained, for at most 0.25 bits per byte. Then try storing only four layers, or three: what does
+# it cost?
 #
-# <details><summary>Hint</summary>Thirty answers repeat one layer in place of one other. Layers near each
-# other are more alike, and the first is like none.</details>
+# <details><summary>Hint</summary>There are thirty ways to replace one layer by another.
+# Neighbouring layers are more alike, and the first is like no other.</details>
 
 # %% [markdown] tags=["zh"]
 # **01-4（开放题：给训练好的模型共享整层）。** 第 7 节里，共享一个投影就毁掉了 `stdlib-gpt`。请给出六个数，即每个位置上用哪一层的权重（`answer_4 = [0, 1, 2, 3, 4, 5]` 就是模型本身）。
@@ -753,8 +789,9 @@ check("01-4", answer_4)
 # answer_4 = [0, 1, 2, 4, 4, 5]
 # ```
 #
-# Layers are counted from 0, as in the code. Layer 4 twice, without layer 3, costs 0.23 bits per byte: a sixth of the layers' weights. Without layer 0
-# no other helps. The FLOPs are those of six layers.
+# Layers are counted from 0, as in the code. Using layer 4 twice and dropping layer 3 saves a sixth
+# of the layers' weights and costs 0.23 bits per byte. No other layer can replace layer 0. The FLOPs
+# are still those of six layers.
 #
 # </details>
 
@@ -772,23 +809,23 @@ check("01-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## 11 · Recap
 #
-# - Sharing all layers removes 71% of BERT-base's parameters, and costs 1.5 to 2.5 points of the paper's
-#   score; the factorized embedding does the rest
-#   of ALBERT's 89%.
+# - Sharing all layers removes 71% of BERT-base's parameters, and costs 1.5 to 2.5 points of the
+#   paper's average score; the factorized embedding accounts for the rest of ALBERT's 89%.
 # - Files, weights, gradients and optimizer states shrink with the parameters. FLOPs and activations
-#   do not, nor does the time but for caches: to be faster, a model has to compute less.
-# - QKV shared in half or in all of the layers cost our small model no more than another seed does, as
-#   long as it does not need attention yet. Trained ten times as long, the step past half costs more
-#   than 0.02 nats a token; half itself costs about that, which leaves it undecided. Shared
-#   afterwards and not retrained, layers do not fit each other (whether a short retraining mends that, we did
-#   not try).
-# - Reusing an encoder for n tasks takes about 1/n of the memory for weights, and 1/n of the time only where the
-#   tasks read the same texts. What it costs in quality depends on the task: ours lost 5 points of
-#   accuracy on two tasks, which is the bar itself, and 7 on the third. Measure it on enough texts, with a
-#   control that shows that a loss could be seen.
+#   do not, and apart from cache effects neither does time: to be faster, a model has to compute
+#   less.
+# - While our small model does not yet need attention, sharing QKV in half or in all of its layers
+#   costs no more than a change of seed. After ten times as many steps, going from half to all of
+#   the layers costs more than 0.02 nats a token; sharing in half costs about that much, so this
+#   part stays undecided. If layers are shared after training and not retrained, they do not fit
+#   together (we did not test whether a short retraining mends that).
+# - Reusing an encoder for n tasks takes about 1/n of the memory for weights, but 1/n of the time
+#   only where the tasks read the same texts. The cost in quality depends on the task: ours lost 5
+#   points of accuracy on two tasks, right at the bar, and 7 on the third. Measure it on enough
+#   texts, with a control that shows that a loss would be seen.
 #
-# **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1, 2 and 4); Wang et al. 2020, *MiniLM*;
-# Reimers & Gurevych 2019, *Sentence-BERT*.
+# **References.** Lan et al. 2020, *ALBERT: A Lite BERT* (Tables 1, 2 and 4); Wang et al. 2020,
+# *MiniLM*; Reimers & Gurevych 2019, *Sentence-BERT*.
 #
 # **Next:** [02 · MLP-Mixer](02_mixer.ipynb), which changes the computation itself.
 

@@ -9,15 +9,15 @@
 # %% [markdown] tags=["en"]
 # # 02 · MLP-Mixer: no attention at all
 #
-# The article says that MLP-Mixer replaces self-attention by *token mixing* and *channel mixing* and
-# is simpler to compute. Here you build it, count it against the paper, train it beside a Vision
-# Transformer of the same size, and find the price that the sentence leaves out.
+# The article says that MLP-Mixer replaces self-attention with *token mixing* and *channel mixing*
+# and is simpler to compute. Here you build it, check its parameter count against the paper, train
+# it beside a Vision Transformer of the same size, and find the price that the article leaves out.
 #
 # | | |
 # |---|---|
 # | **Claim** | `mixer-simpler` |
 # | **Time** | 25 minutes; all cells together run in under 40 seconds |
-# | **Afterwards you can** | write a Mixer layer in four lines; say what it saves against attention, in FLOPs and in time; explain why a Mixer belongs to one image size, and move one to another |
+# | **Afterwards you can** | write a Mixer layer in four lines; say what it saves over attention, in FLOPs and in time; explain why a Mixer is tied to one image size, and convert one to another size |
 
 # %% [markdown] tags=["zh"]
 # # 02 · MLP-Mixer：完全不用注意力
@@ -55,12 +55,13 @@ lab.use_notebook("02_mixer", exercises.EXERCISES, texts("mixer"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# An image is cut into patches, and each patch becomes a vector of C channels: from there on a
-# Vision Transformer (ViT) treats it like a sentence of S tokens. A layer has to do two things: mix
-# information *between patches*, and work on each patch's *channels*. In a ViT attention does the
-# first and the feed-forward network the second. Mixer keeps the second and replaces the first. (The
-# article says that channel *and* spatial mixing replace attention: only the second, token mixing,
-# does; channel mixing is what the feed-forward network was already.)
+# An image is cut into patches, and each patch becomes a vector of C channels. From there on, a
+# Vision Transformer (ViT) treats the image like a sentence of S tokens. A layer has to do two
+# things: mix information *between patches*, and work on each patch's *channels*. In a ViT,
+# attention does the first and the feed-forward network the second. Mixer keeps the second and
+# replaces the first. (The article says that channel *and* spatial mixing replace attention. Only
+# spatial mixing, that is, token mixing does; channel mixing is the feed-forward network that was
+# there already.)
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -86,8 +87,8 @@ growth = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Build
 #
-# The Transformer's own feed-forward network is two matrices with a GELU between. Applied to x of shape
-# (B, S, C) it works along the channels. Mixer wants the same along the patches.
+# A Transformer's feed-forward network is two matrices with a GELU between them. Applied to x of
+# shape (B, S, C), it works along the channels. Mixer needs the same thing along the patches.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 动手搭建
@@ -98,12 +99,13 @@ growth = predict(
 # %% [markdown] tags=["en"]
 # ### Your turn: token mixing
 #
-# **02-1.** Write it before you see ours, without biases: `mix_tokens(x, up, down)` (as `answer_1`) with x of shape
-# (B, S, C), `up` (d, S), `down` (S, d), and a GELU between.
+# **02-1.** Before you look at our version, write token mixing without biases:
+# `mix_tokens(x, up, down)` (as `answer_1`), with x of shape (B, S, C), `up` of shape (d, S), `down`
+# of shape (S, d), and a GELU between them.
 #
 # <details><summary>Hint</summary>
 #
-# `up` has S columns: which dimension of x do they meet, and is a transpose needed for that?
+# `up` has S columns: which dimension of x do they multiply, and does that need a transpose?
 #
 # </details>
 
@@ -139,8 +141,8 @@ check("02-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours is one transpose. `FeedForward`, the network that works along the channels, is applied to x
-# transposed, (B, C, S), and so works along the patches:
+# Our version is just a transpose. `FeedForward` normally works along the channels; applied to the
+# transposed x, of shape (B, C, S), it works along the patches:
 
 # %% [markdown] tags=["zh"]
 # 我们的做法只是一次转置。`FeedForward` 本来沿通道方向计算，作用于转置成 (B, C, S) 的 x，就沿图像块方向计算：
@@ -150,10 +152,10 @@ lab.show_source(MixerLayer)
 
 # %% [markdown] tags=["en"]
 # Compare the first line of `forward` with attention. Attention computes its mixing weights from the
-# picture; token mixing has *learned* them, and uses the same ones for every picture and every
-# channel. There is no softmax, no query, no key, no head.
+# image; token mixing has *learned* them, and uses the same ones for every image and every channel.
+# There is no softmax, no query, no key, no head.
 #
-# Follow the shapes of an 8 x 8 digit cut into patches of 2 x 2 pixels:
+# Here are the shapes for an 8 x 8 digit cut into patches of 2 x 2 pixels:
 
 # %% [markdown] tags=["zh"]
 # 把 `forward` 的第一行与注意力对比：注意力的混合权重由图像当场算出；token 混合的权重是*学好的*，
@@ -171,9 +173,11 @@ print("token mixing   ", tuple(tiny.layers[0].token.up.weight.shape), " d_token 
 print("channel mixing ", tuple(tiny.layers[0].channel.up.weight.shape), " d_channel x channels")
 
 # %% [markdown] tags=["en"]
-# Remember the third line: **the number of patches is a dimension of a weight.** It will come back.
+# Remember the third line: **the number of patches is a dimension of a weight.** This will matter
+# later.
 #
-# Is this the network of the paper? Its Table 1 gives seven models, without their classifier:
+# Is this the network of the paper? Its Table 1 gives the parameters of seven models, without the
+# classifier head:
 
 # %% [markdown] tags=["zh"]
 # 记住第三行：**图像块的个数是权重的一个维度。** 后面还会遇到它。
@@ -202,8 +206,8 @@ for row in read_published("mixer"):
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Within the paper's rounding. Note that S/16 has *fewer* parameters than S/32 and nearly four times
-# the arithmetic: smaller patches make the embedding smaller and the sequence longer.
+# All ratios are within the paper's rounding. Note that S/16 has *fewer* parameters than S/32 but
+# nearly four times the FLOPs: smaller patches make the embedding smaller and the sequence longer.
 
 # %% [markdown] tags=["zh"]
 # 差异都在论文的四舍五入之内。注意：S/16 的参数比 S/32 *更少*，计算量却接近四倍。图像块越小，嵌入层越小，序列越长。
@@ -211,16 +215,16 @@ table(rows, digits=4, kind="computed")
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: what is saved
 #
-# Write d for `d_token`. For each layer and image, 2 FLOPs per multiply-accumulate:
+# Write d for `d_token`. Per layer and image, with 2 FLOPs per multiply-accumulate:
 #
 # | what mixes the patches | FLOPs | weights |
 # |---|---|---|
 # | attention: four projections, then scores and weighted sum | 8 S C² + 4 S² C | 4 C² |
-# | token mixing: up and down, once a channel | 4 S C d | 2 S d |
+# | token mixing: up and down, once per channel | 4 S C d | 2 S d |
 #
-# Both keep a network for the channels, four times as wide as C: 16 S C². All of the paper's models
-# have d = C / 2, so token mixing takes 2 S C². Divide the sums by S C²: a Mixer layer takes
-# 2 + 16 = 18, a ViT layer 8 + 16 + 4 S / C.
+# Both models keep a feed-forward network for the channels, four times as wide as C: 16 S C². All of
+# the paper's models have d = C / 2, so token mixing takes 2 S C². Divide the sums by S C²: a Mixer
+# layer takes 2 + 16 = 18, a ViT layer 8 + 16 + 4 S / C. The ratio of Mixer to ViT is then:
 #
 # - With few patches, S much smaller than C: 18 / 24 = 0.75.
 # - B/16 at 224 pixels, S = 196 and C = 768: 18 / 25.0 = 0.72.
@@ -264,21 +268,23 @@ flop_ratio = flops["Mixer-B/16"] / flops["ViT-B/16"]
 saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% [markdown] tags=["en"]
-# (Our ViT-B/16 averages its patches as Mixer does and has no class token.)
-# The arithmetic falls by less than a third, and so do the parameters: a Mixer does nearly the same
-# work per parameter. Token mixing itself is several times cheaper than attention (exercise 02-3), but
-# most of a layer is channel mixing, and that stayed.
+# (Our ViT-B/16 averages its patches as Mixer does, and has no class token.) FLOPs fall by less than
+# a third, and so do parameters: per parameter, a Mixer does nearly as much arithmetic as a ViT.
+# Token mixing itself is several times cheaper than attention (exercise 02-3), but most of a layer
+# is channel mixing, and that stays as it was.
 #
-# ### At equal parameters, on real pictures
+# ### At equal parameters, on real images
 #
-# So we give both the same number of parameters and train both on 1,437 of scikit-learn's 1,797
-# handwritten digits (360 are held out): same batches, same steps, same learning rate. To have as many
-# parameters the ViT is narrower (36 channels instead of 48), and it has a position table, which starts
-# ten times larger than usual (0.2), since small models learn positions late otherwise; the learning
-# rate was tuned for neither. Note the arithmetic: at equal *parameters* the Mixer needs more of it
-# than the ViT. Its time need not follow: in models as small as these a good part goes into operators
-# that FLOPs do not count. (*time / ViT's* is the median over paired repeats, not the quotient of the
-# two medians.)
+# So we give both models about the same number of parameters and train them on 1,437 of
+# scikit-learn's 1,797 handwritten digits (360 are held out), with the same batches, the same number
+# of steps and the same learning rate. To match the Mixer's parameters, the ViT is narrower (36
+# channels instead of 48). It also has a position table, whose initial values are ten times larger
+# than usual (0.2), because small models otherwise learn positions late. The learning rate was tuned
+# for neither model.
+#
+# Note the FLOPs: at equal *parameters* the Mixer needs more of them than the ViT. Its time need not
+# follow, because in models this small much of the time goes into operators that FLOPs do not count.
+# (*time / ViT's* is the median over paired repeats, not the quotient of the two medians.)
 
 # %% [markdown] tags=["zh"]
 # （这里的 ViT-B/16 也像 Mixer 那样对图像块取平均，没有分类 token。）
@@ -287,9 +293,9 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 #
 # ### 同样的参数量，真实的图像
 #
-# 因此我们让两者参数量相同，在 scikit-learn 的 1,797 张手写数字中取 1,437 张训练（360 张留作测试）：
-# 同样的批次、同样的步数、同样的学习率。为了参数量相同，ViT 更窄（36 个通道，而不是 48 个），并且多一张位置表，
-# 其初值取通常的十倍（0.2），否则小模型很晚才学会位置；学习率对两者都没有调过。请注意计算量：*参数量*相同时，
+# 因此我们让两者参数量大致相同，在 scikit-learn 的 1,797 张手写数字中取 1,437 张训练（360 张留作测试）：
+# 同样的批次、同样的步数、同样的学习率。为此 ViT 更窄（36 个通道，而不是 48 个），并且多一张位置表，
+# 其初值取通常的十倍（0.2），否则小模型很晚才学会位置；学习率对两者都没有调过。请注意计算量：*参数量*大致相同时，
 # Mixer 的计算量比 ViT 更大。耗时却未必如此：模型这么小时，相当一部分时间花在 FLOPs 不计的算子上。
 # （“耗时 / ViT 的耗时”一列是各次成对重复之比的中位数，不是两个中位数之商。）
 
@@ -316,7 +322,7 @@ for kind, model in models.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# One seed proves little. The curve below was recorded with five seeds and three sizes of the
+# One seed proves little. The curves below were recorded with five seeds and three sizes of the
 # training set; the stars are the two models that you have just trained.
 
 # %% [markdown] tags=["zh"]
@@ -330,12 +336,12 @@ show(figures.accuracy_figure(record, live))
 print(record["command"], "|", record["machine"], "|", record["date"])
 
 # %% [markdown] tags=["en"]
-# Do not generalize from who is ahead here: the digits are centred, so that a weight which knows its
-# place is an advantage, and 200 steps are few, so that whoever learns faster wins. Trained on
-# ImageNet alone (with extra regularization) Mixer-B/16 reaches 76.44% where ViT-B/16 reaches 79.67%
-# (published, Table 3; the ViT's figure comes from its authors): Mixer overfits more. With more data
-# the gap closes for the large models (L/16: 4.35 points on ImageNet, 1.57 on ImageNet-21k), not for
-# B/16 (3.23, then 3.95).
+# Do not generalize from which model is ahead here. The digits are centred, so weights tied to fixed
+# positions are an advantage; and 200 steps are few, so the faster learner wins. Trained on ImageNet
+# alone (with extra regularization), Mixer-B/16 reaches an accuracy of 76.44% and ViT-B/16 79.67%
+# (published, Table 3; the ViT's figure comes from its authors): Mixer overfits more. With more
+# data, the gap narrows for the large models (L/16: 4.35 points with ImageNet, 1.57 with
+# ImageNet-21k), but not for B/16 (3.23, then 3.95).
 
 # %% [markdown] tags=["zh"]
 # 这里谁领先，不可推而广之：数字都居中摆放，与固定位置绑定的权重就占了便宜；200 步也很少，
@@ -346,8 +352,9 @@ print(record["command"], "|", record["machine"], "|", record["date"])
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: larger images
 #
-# Attention's 4 S² C is quadratic in the patches; token mixing's 4 S C d is linear, as long as d
-# stays. We time one layer of each (C = 384, as in ViT-S) interleaved, with patches of 16.
+# Attention's 4 S² C is quadratic in the number of patches; token mixing's 4 S C d is linear, as
+# long as d stays fixed. We time one layer of each, interleaved (C = 384, as in ViT-S; patches 16
+# pixels wide).
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：更大的图像
@@ -380,13 +387,13 @@ growth.reveal(costs[-1].times["vit"].median / costs[-2].times["vit"].median)
 show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
-# Four times the patches make a linear cost 4 times and a quadratic one 16 times as large; a ViT
-# layer's arithmetic lies in between, since only a part of it is quadratic. On the left is the time
-# that the article means. (The paper timed whole models: 1,384 images a second and core for Mixer-B/16,
-# 861 for ViT-B/16, 1.61 times as many: published, Table 3, TPU-v3, 224 pixels.) On the right stands
-# what it does not say: the weights of a ViT *layer* do not know the number of patches (only its
-# position table does, once a model), the Mixer layer's grow with it. And if you let d grow with S as
-# well, token mixing is quadratic too.
+# Four times as many patches make a linear cost 4 times and a quadratic one 16 times as large; a ViT
+# layer's FLOPs lie in between, since only part of them are quadratic. The left panel shows the
+# time, which is what the article means. (The paper timed whole models: 1,384 images a second and
+# core for Mixer-B/16, 861 for ViT-B/16, 1.61 times as many: published, Table 3, TPU-v3, 224
+# pixels.) The right panel shows what the article does not mention: the weights of a ViT *layer* do
+# not depend on the number of patches (only its position table does, once per model), while those of
+# a Mixer layer grow with it. And if you let d grow with S as well, token mixing is quadratic too.
 
 # %% [markdown] tags=["zh"]
 # 图像块数变为 4 倍时，线性开销变为 4 倍，平方级开销变为 16 倍；一层 ViT 的计算量介于两者之间，
@@ -398,9 +405,9 @@ show(figures.cost_figure(costs))
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
 #
-# Find the image side at which the ViT needs twice the Mixer's FLOPs. Then make the model wider: does
-# Mixer's advantage grow or shrink? Then take patches of 8 and a large image, and watch what mixes
-# the patches take over the Mixer's weights.
+# Find the image side at which the ViT needs twice the Mixer's FLOPs. Then make the model wider:
+# does Mixer's advantage grow or shrink? Finally, choose patches of 8 pixels and a large image, and
+# watch the part that mixes patches take over the Mixer's weights.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 探索
@@ -414,8 +421,8 @@ explore(figures.mixer_or_vit)
 # %% [markdown] tags=["en"]
 # ## 6 · Where it breaks: another image size
 #
-# Show the two models that you trained digits of twice the side. The ViT's position table is
-# interpolated, and it runs. The Mixer cannot:
+# Give the two models that you trained digits of twice the side. The ViT interpolates its position
+# table and runs. The Mixer cannot:
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：换一种图像尺寸
@@ -430,11 +437,11 @@ except ValueError as error:
     print(error)
 
 # %% [markdown] tags=["en"]
-# Its weights are 16 patches wide and there are 64 patches now. The paper's way out (appendix C) is to
-# *enlarge* them: split the patches into four groups and let each pass through a copy of the old
-# network. The paper's groups are the four quarters of the picture; ours take every second patch in
-# both directions, so that each still shows the whole picture, thinly. The new matrices are
-# block-diagonal.
+# Its weights are 16 patches wide, and there are 64 patches now. The paper's way out (appendix C) is
+# to *enlarge* the weights: split the patches into four groups and pass each group through a copy of
+# the old network. The paper's groups are the four quadrants of the image; ours take every second
+# patch in both directions, so that each group still covers the whole image, sparsely. The new
+# matrices are block-diagonal.
 
 # %% [markdown] tags=["zh"]
 # 它的权重按 16 个图像块设计，而现在有 64 个。论文的办法（附录 C）是把权重*扩大*：把图像块分成四组，
@@ -456,11 +463,11 @@ for kind, model in models.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# The table shows what is left without further training, on pictures whose patches now show a quarter
-# of what they showed in training. That the ViT runs does not mean that it copes: with this one seed
-# look which of the two keeps more. And the Mixer pays in weights: its token-mixing matrices have 16
-# times as many entries for 4 times as many patches. It pays in arithmetic too, since d grew with the
-# patches. For the paper's B/16:
+# The table shows how much accuracy is left without further training, on images whose patches now
+# show a quarter of what they showed in training. That the ViT runs does not mean that it copes: see
+# which of the two models keeps more, with this one seed. The Mixer also pays in weights: for 4
+# times as many patches, its token-mixing matrices have 16 times as many entries. And it pays in
+# FLOPs, since d grew with the patches. For the paper's B/16:
 
 # %% [markdown] tags=["zh"]
 # 表中是不再训练时准确率还剩多少；现在每个图像块里只有训练时四分之一的内容。ViT 能运行，不等于适应得好：
@@ -479,15 +486,19 @@ rows = [
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Built with d = 384 from the start, a Mixer saves more the larger the picture; enlarged from 224
-# pixels it saves less, and from 672 on nothing. The verdict's figures are those of the first kind.
+# A Mixer built with d = 384 from the start saves more the larger the image. One enlarged from 224
+# pixels saves less the larger the image, and from 672 on nothing. The verdict's figures are those
+# of the first kind.
 #
-# Two more limits. **Order:** shuffle the patches and a Mixer sees another picture, even without
-# position embeddings; that is why it needs none. **Text:** sentences have many lengths, and a
-# language model must not look ahead, whereas token mixing as it stands sees all places at once. The
-# second can be mended: a single mixing matrix between places, as in gMLP, looks back only if it is
-# lower-triangular. The number of places stays fixed, and the model has to be trained anew: the two
-# finished language models that share our board cannot take it, so that Mixer gets no point there.
+# Two more limits:
+#
+# - **Order.** If you shuffle the patches, a Mixer sees a different image, even without position
+#   embeddings; that is why it needs none.
+# - **Text.** Sentences have many lengths, and a language model must not look ahead, whereas token
+#   mixing as it stands sees all positions at once. The second problem can be fixed: a single mixing
+#   matrix between positions, as in gMLP, sees only earlier ones if it is lower-triangular. But the
+#   number of positions stays fixed, and the model has to be trained from scratch. The two language
+#   models on our board are already trained and cannot take it, so Mixer gets no point there.
 
 # %% [markdown] tags=["zh"]
 # 一开始就取 d = 384 的 Mixer，图像越大省得越多；从 224 像素扩大而来的则越省越少，到 672 像素就不再节省。
@@ -595,8 +606,8 @@ check("02-3", answer_3)
 # answer_3 = cost_ratio
 # ```
 #
-# For B/16 at 224 pixels that is (1,536 + 196) / 384 = 4.5: attention takes 4.5 times the FLOPs of token
-# mixing, and the whole layer only 1.4 times those of a Mixer's.
+# For B/16 at 224 pixels that is (1,536 + 196) / 384 = 4.5: attention takes 4.5 times the FLOPs of
+# token mixing, but a whole ViT layer takes only 1.4 times those of a Mixer layer.
 #
 # </details>
 
@@ -617,13 +628,14 @@ check("02-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **02-4 (a target).** The Mixer of section 3 reads the digits with 22 thousand parameters. A quarter of them
-# is asked, at most 5,518, for at least 95% of the held-out digits after the same 200 steps (seed 0):
-# `answer_4 = dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)`. The check trains
-# it, which takes a few seconds.
+# **02-4 (a target).** The Mixer of section 3 reads the digits with 22 thousand parameters. Use at
+# most a quarter of them, 5,518, and get at least 95% of the held-out digits right after the same
+# 200 steps (seed 0):
+# `answer_4 = dict(patch_size=..., n_layer=..., d_model=..., d_token=..., d_channel=...)`. The check
+# trains your model, which takes a few seconds.
 #
-# <details><summary>Hint</summary>Count what each number costs. Fewer, larger patches make token mixing
-# smaller, and the first layer's map sees more pixels at once.</details>
+# <details><summary>Hint</summary>Count how many parameters each setting costs. With fewer, larger
+# patches, token mixing is smaller, and the first layer's map sees more pixels at once.</details>
 
 # %% [markdown] tags=["zh"]
 # **02-4（挑战题）。** 第 3 节的 Mixer 用 2.2 万个参数认数字。请只用四分之一，即至多 5,518 个，同样训练 200 步（种子 0），
@@ -645,8 +657,8 @@ check("02-4", answer_4)
 # answer_4 = dict(patch_size=4, n_layer=2, d_model=24, d_token=32, d_channel=32)
 # ```
 #
-# 4,666 parameters. With patches of 4 x 4 there are four of them instead of sixteen: fewer weights mix
-# tokens, and with patches of 2 the same widths stay below 95%.
+# This takes 4,666 parameters. With patches of 4 x 4 there are four of them instead of sixteen, so
+# token mixing has fewer weights. With patches 2 pixels wide, the same widths stay below 95%.
 #
 # </details>
 
@@ -664,20 +676,22 @@ check("02-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Mixer is a feed-forward network applied twice: along the channels, and, transposed, along the
-#   patches. Its mixing weights are learned once; attention computes them for every picture.
-# - At 224 pixels it saves less than a third of ViT-B/16's arithmetic and about as much of its
-#   parameters; beside a ViT of as many parameters it saves none at this size, and 15% at 448 pixels.
-#   The advantage grows with the picture, because its arithmetic is linear in the patches as long as
-#   d stays; enlarged as in section 6, d does not, and from 672 pixels on nothing is saved.
+# - A Mixer layer applies a feed-forward network twice: along the channels, and, transposed, along
+#   the patches. Its mixing weights are learned once; attention computes its own for every image.
+# - At 224 pixels it saves less than a third of ViT-B/16's FLOPs, and about the same fraction of its
+#   parameters. Compared with a ViT of equal parameters, it saves no FLOPs at this size, and 15% at
+#   448 pixels.
+# - The advantage grows with the image, because Mixer's FLOPs are linear in the number of patches as
+#   long as d stays fixed. Enlarged as in section 6, its d grows too, and from 672 pixels on it
+#   saves nothing.
 # - The price is a fixed image size: the number of patches is a dimension of its weights.
 #
 # **References.** Tolstikhin et al. 2021, *MLP-Mixer: An all-MLP Architecture for Vision*;
 # Dosovitskiy et al. 2021, *An Image is Worth 16x16 Words*; Liu et al. 2021, *Pay Attention to MLPs*
 # (gMLP).
 #
-# **Next:** [03 · Sparse attention](03_sparse_attention.ipynb) keeps attention and leaves out most of
-# its pairs.
+# **Next:** [03 · Sparse attention](03_sparse_attention.ipynb) keeps attention and leaves out most
+# of its pairs.
 
 # %% [markdown] tags=["zh"]
 # ## 小结

@@ -10,14 +10,14 @@
 # # 03 · Sparse attention
 #
 # Full attention compares every token with every other: n² pairs. Most of them contribute little. If
-# each token looks only at its neighbours, n² becomes n times a constant. This notebook builds that,
-# measures what it saves, and finds what it can no longer do.
+# each token looks only at its neighbours, n² becomes n times a constant. This notebook builds such
+# attention, measures what it saves, and finds what it can no longer do.
 #
 # | | |
 # |---|---|
 # | **Claims** | `sparse-linear` and, once more, `attention-quadratic` |
 # | **Time** | 40 minutes; all cells together run in two to four minutes |
-# | **Afterwards you can** | say how a window and a block-sparse attention really skip work; count their pairs; say how far a stack of them sees; name what a Swin listing lacks; tell when a global or a random block is needed |
+# | **Afterwards you can** | explain how window and block-sparse attention really skip work; count their pairs; say how far a stack of them sees; name what the article's Swin listing lacks; tell when a global or a random block is needed |
 
 # %% [markdown] tags=["zh"]
 # # 03 · 稀疏注意力
@@ -59,8 +59,8 @@ lab.use_notebook("03_sparse_attention", exercises.EXERCISES, texts("sparse_atten
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Full attention over 8,192 tokens compares 67 million pairs for each head. With 128 keys on each
-# side a token sees 257 instead of 8,192. How much of that reaches the clock?
+# Full attention over 8,192 tokens compares 67 million pairs per head. With 128 keys on each side, a
+# token sees 257 keys instead of 8,192. How much of that shows up as a speed-up?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -79,8 +79,8 @@ speedup = predict(
 # ## 2 · Which pairs
 #
 # A row is a query, a column is a key, a dark square is a pair that is computed. A window keeps a
-# band around the diagonal. In a causal window, for a model that writes from left to right, the
-# upper half goes too.
+# band around the diagonal. A causal window, for a model that generates from left to right, drops
+# the upper half as well.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 保留哪些配对
@@ -92,9 +92,9 @@ speedup = predict(
 show(figures.mask_picture())
 
 # %% [markdown] tags=["en"]
-# Move the window, the length and the causal switch. Picture and arithmetic move together. Note that
-# the window's line approaches a straight one of slope 1 only where the sequence is many times longer than
-# the window.
+# Move the window, the length and the causal switch: the picture and the arithmetic follow. Note
+# that the window's curve approaches a straight line of slope 1 only where the sequence is many
+# times longer than the window.
 
 # %% [markdown] tags=["zh"]
 # 拖动窗口大小和序列长度，切换因果开关，图和计算量会一起变化。注意：只有序列比窗口长很多倍时，
@@ -107,12 +107,13 @@ explore(figures.window_cost)
 # ## 3 · Build: a mask saves nothing
 #
 # Adding a mask to full attention gives the right result and saves no work: the hidden scores are
-# computed and thrown away. To save, the hidden pairs must never be touched.
+# computed and thrown away. To save work, the code must never touch the hidden pairs.
 #
-# The trick is to see that in the middle of the sequence all blocks of 64 queries have the *same*
-# band of keys, moved along by 64. `unfold` describes all these overlapping key ranges as one view,
-# without copying a number, and the ordinary attention kernel takes them as one large batch. Only the
-# few blocks at the two ends, whose band would stick out, are done apart.
+# The trick: in the middle of the sequence, all blocks of 64 queries see the *same* band of keys,
+# shifted by 64 from one block to the next. `unfold` describes all these overlapping key ranges as
+# one view, without copying a number, and the ordinary attention kernel takes them as one large
+# batch. Only the few blocks at the two ends, whose bands would stick out of the sequence, are
+# handled separately.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实现：掩码省不了计算
@@ -128,7 +129,7 @@ explore(figures.window_cost)
 show_source(window.attend_in_blocks)
 
 # %% [markdown] tags=["en"]
-# Is it right? Compare it with full attention under the mask, values and gradients.
+# Is it right? Compare its values and gradients with those of full attention under the mask.
 
 # %% [markdown] tags=["zh"]
 # 对不对？与加掩码的全注意力比较，数值（same values）和梯度（same gradients）都比。
@@ -146,10 +147,11 @@ print("same gradients:", all(same))
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: does it grow with n?
 #
-# The formula: a window leaves n(2w + 1) − w(w + 1) pairs of n² (for w < n). Both are timed
-# interleaved, on the same random heads (batch 1, 4 heads of 64 channels, fp32, as in the explorer's
-# GFLOP). The ratio of pairs is a bound for the ratio of times: shorter products and the
-# band's corners, which are computed and thrown away, take their part of it.
+# By the formula, for w < n, a window leaves n(2w + 1) − w(w + 1) of the n² pairs. The window and
+# full attention are timed interleaved, on the same random heads (batch size 1, 4 heads of 64
+# channels, fp32, as in the explorer's GFLOP). The ratio of pairs is an upper bound on the speed-up:
+# smaller matrix products and the band's corners, which are computed and thrown away, cost part of
+# it.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：随 n 线性增长吗？
@@ -188,10 +190,12 @@ show(figures.growth_figure(costs, written))
 # The slope is the exponent. Two things to take home:
 #
 # - **Time**: full attention's pairs grow with n², the window's with n once the text is much longer
-#   than the window. How far the clock follows is what the slopes say; section 8 has their intervals.
+#   than the window. The slopes say how closely the measured time follows; section 8 gives their
+#   intervals.
 # - **Memory**: fused full attention (SDPA, FlashAttention) is linear already, because it never
-#   stores its scores. "Attention needs n² memory" is true of attention *written out* as
-#   softmax(QKᵀ)V, the third line (measured up to 4,096 tokens, computed beyond). Windows are not needed to save that memory; they save time.
+#   stores its scores. "Attention needs n² memory" is true only of attention *written out* as
+#   softmax(QKᵀ)V, the third line (measured up to 4,096 tokens, computed beyond). Windows are not
+#   needed to save that memory; they save time.
 
 # %% [markdown] tags=["zh"]
 # 斜率就是指数。有两点值得记住：
@@ -203,13 +207,14 @@ show(figures.growth_figure(costs, written))
 #   窗口省的是时间。
 
 # %% [markdown] tags=["en"]
-# ### Beside the libraries
+# ### Compared with the libraries
 #
 # You would not write this yourself if a library did it well. PyTorch's FlexAttention compiles a
 # kernel for any mask, but has no gradients on a CPU; the `local-attention` package works in blocks.
-# This table was recorded: its machine, settings and command stand below it. It has 8 heads, so its milliseconds are
-# not those above. Three rows compute the same window; BigBird (section 8) sees 2.5 times as many pairs,
-# full attention all. The peak is what a 1024 x 1024 product reaches in the same run; only visible pairs
+# The table below is a record: its settings, machine, versions and command are printed under it. It
+# uses 8 heads, so its milliseconds do not compare with those above. Three rows compute the same
+# window. BigBird (section 8) sees 2.5 times as many pairs; full attention sees all of them. The
+# peak is the speed that a 1024 x 1024 matrix product reaches in the same run; only visible pairs
 # count as work.
 
 # %% [markdown] tags=["zh"]
@@ -240,10 +245,11 @@ print(record["settings"], "|", record["machine"], "|", record["versions"])
 print(record["command"])
 
 # %% [markdown] tags=["en"]
-# One of its points, measured again on your machine. Most of this cell's time is the compilation.
+# Another point of this record, measured again on your machine. Most of this cell's time is
+# compilation.
 
 # %% [markdown] tags=["zh"]
-# 在你的机器上重测其中一点。这个单元格的时间大多花在编译上。
+# 在你的机器上重测这份存档的另一点。这个单元格的时间大多花在编译上。
 
 # %% tags=["nbval-ignore-output"]
 before = next(
@@ -259,9 +265,9 @@ table([recorded_row, recorded_row | dict(ratio=now, kind="measured")])
 # %% [markdown] tags=["en"]
 # ## 5 · How far does a stack see?
 #
-# A token sees w neighbours; these have seen w neighbours of their own a layer below. So L layers
-# reach L · w tokens on each side. The picture is measured: it marks the inputs whose gradient
-# reaches the middle token.
+# A token sees w neighbours on each side, and each of these has seen w of its own one layer below.
+# So L layers reach L · w tokens on each side. The picture is measured: it marks the inputs for
+# which the gradient of the middle token's output is not zero.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 叠起来能看多远？
@@ -275,17 +281,17 @@ show(figures.reach_picture(window_size=8, n_layer=6))
 # %% [markdown] tags=["en"]
 # ## 6 · Swin: windows over an image
 #
-# Swin cuts an image into patches of 4 × 4 pixels, and these into windows of w × w patches (7 × 7 in the
-# paper); it attends inside each window. In our small examples a patch is one pixel. The article's listing
-# stops half way. What it lacks, and what a working layer needs:
+# Swin cuts an image into patches of 4 × 4 pixels, groups these into windows of w × w patches (7 × 7
+# in the paper), and attends inside each window. In our small examples a patch is one pixel. The
+# article's listing leaves out the attention itself. What it lacks, and what a working layer needs:
 #
 # | in the listing | why it fails | in the source below |
 # |---|---|---|
-# | no attention inside | windows are cut and put back, nothing is computed | q, k, v, softmax, output projection |
-# | a bias table without a head dimension | all heads would share one bias | table of (2w − 1)² rows, one column a head |
+# | no attention inside | windows are cut out and put back; nothing is computed | q, k, v, softmax, output projection |
+# | a bias table without a head dimension | all heads would share one bias | a table of (2w − 1)² rows, one column per head |
 # | no index into the table | a pair of pixels cannot find its entry | `relative_position_index` |
-# | a square input assumed | 8 × 20 pixels break it | height and width apart |
-# | no shift | however many layers, windows of one resolution never talk to each other | `roll`, and a mask across the seam |
+# | a square input assumed | 8 × 20 pixels break it | height and width handled separately |
+# | no shift | at one resolution, windows never talk to each other, however many layers there are | `roll`, and a mask across the seam |
 
 # %% [markdown] tags=["zh"]
 # ## 6 · Swin：图像上的窗口
@@ -305,9 +311,8 @@ show(figures.reach_picture(window_size=8, n_layer=6))
 show_source(swin.relative_position_index, swin.shift_mask, swin.WindowAttention)
 
 # %% [markdown] tags=["en"]
-# The bias depends only on the offset from one pixel to the other (with its sign), so most pairs share an
-# entry: look for the
-# equal colours along the diagonals.
+# The bias depends only on the signed offset between the two pixels, so most pairs share an entry:
+# look for equal colours along the diagonals.
 
 # %% [markdown] tags=["zh"]
 # 偏置只取决于两个像素的相对位移（分正负），所以大多数像素对都与别的像素对共用一项：看看沿对角方向相同的颜色。
@@ -316,10 +321,10 @@ show_source(swin.relative_position_index, swin.shift_mask, swin.WindowAttention)
 show(figures.bias_picture(4))
 
 # %% [markdown] tags=["en"]
-# Proof that the listing is complete now: the same weights in `transformers`' Swin layer, on an image
-# of 8 × 20 pixels, shifted. And the whole network's parameters and multiply-accumulates, counted by
-# formula, beside the paper's table. (Swin's "FLOPs" are multiply-accumulates: half of what we call
-# FLOPs.)
+# To prove that the code is now complete, we give it and `transformers`' Swin layer the same weights
+# and compare the two on an image of 8 × 20 pixels, with a shift. The table then sets the whole
+# network's parameters and multiply-accumulates, counted by formula, against the paper's. (What the
+# Swin paper calls "FLOPs" are multiply-accumulates: half of what we call FLOPs.)
 
 # %% [markdown] tags=["zh"]
 # 下面证明代码已经完整：把同一组权重放进 `transformers` 的 Swin 层，输入 8 × 20 像素的图像，带移位；
@@ -340,8 +345,8 @@ table(count_rows, digits=4)
 # %% [markdown] tags=["en"]
 # ### Windows that cannot talk until they shift
 #
-# A digit of 8 × 8 pixels in four windows (orange lines). We change one pixel (×) and mark every
-# pixel whose result changes.
+# A digit of 8 × 8 pixels lies in four windows (orange lines). We change one pixel (×) and mark
+# every pixel whose output changes.
 
 # %% [markdown] tags=["zh"]
 # ### 不移位就无法交流的窗口
@@ -352,9 +357,9 @@ table(count_rows, digits=4)
 show(figures.talk_picture())
 
 # %% [markdown] tags=["en"]
-# Without the shift three layers know no more than one. So let a model read the digit from its **top-left
-# window alone**, after three layers. What it gets right without the shift is what the corner shows;
-# what the shift adds came from the other windows.
+# Without the shift, three layers see no further than one. So we let a model read the digit from its
+# **top-left window alone**, after three layers. Whatever it gets right without the shift comes from
+# what the corner shows; what the shift adds comes from the other windows.
 
 # %% [markdown] tags=["zh"]
 # 不移位时，叠三层看到的范围并不比一层大。所以让模型经过三层之后，**只凭左上角的窗口**认数字。
@@ -368,17 +373,17 @@ table(rows_corner, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks: recall
 #
-# The task: in a text of 48 random symbols one is marked, and the last token asks which. The marked
-# symbol may stand anywhere, so that no place can be learned by heart: the model has to find it and
-# carry it to the end. Three layers with windows of 8 reach 24 tokens. Each training text draws its
-# own distance (near answers teach the relay that far ones need); then every distance is tested on
-# 512 fresh texts, where one answer in eight is right by chance. The control is the same model with
-# full attention, trained in the same way.
+# The task: in a text of 48 tokens, one of the random symbols is marked, and the last token asks
+# which. The marked symbol may stand anywhere, so memorizing positions does not help: the model has
+# to find it and carry it to the end. Three layers with windows of 8 reach 24 tokens. Each training
+# text draws its own distance (near answers teach the relay that far ones need). After training,
+# every distance is tested on 512 fresh texts, where one answer in eight is right by chance. The
+# control is the same model with full attention, trained in the same way.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 何时失效：回忆
 #
-# 任务：48 个随机符号中有一个带标记，由最后一个 token 提问它是哪个符号。带标记的符号可以出现在任何位置，
+# 任务：文本有 48 个 token，末尾一个是提问，其余是随机符号，其中一个带标记，由最后一个 token 提问它是哪个符号。带标记的符号可以出现在任何位置，
 # 所以背位置没有用：模型必须先找到它，再把它传到末尾。三层、窗口为 8，感受野是 24 个 token。
 # 训练时每个文本各自随机取一个距离（近处的答案教会模型接力，远处的答案要靠接力）；训练之后，对每个距离
 # 各用 512 个新文本测试，随机猜测的准确率是八分之一。对照是同一个模型换成全注意力，训练方法相同。
@@ -392,16 +397,17 @@ show(figures.recall_figure(windows, full_recall, reach=8 * measure.N_LAYER))
 
 # %% [markdown] tags=["en"]
 # The cliff stands where the reach ends: at 24 tokens the answer arrives, at 25 the model guesses.
-# More training would not help, since no path leads there; with full attention the same training
-# recalls at every distance, with few mistakes. (At most 500 steps of 32 texts, fewer once 20 in a row are
-# without a mistake, which a window cannot reach. Bars: the wider of Student's t over three seeds and the binomial
-# interval over all texts.)
+# More training would not help, since no path leads there. With full attention, the same training
+# recalls at every distance, with few mistakes. (Training takes at most 500 steps of 32 texts. It
+# stops early after 20 steps in a row without a mistake, which a model with windows cannot reach.
+# Error bars: the wider of Student's t over three seeds and the binomial interval over all texts.)
 #
-# Too few steps also make a cliff, *inside* the reach, which is easily taken for the window's limit:
-# try `measure.recall(narrow, n_steps=200, seed=seed)`.
+# Too few training steps also make a cliff, *inside* the reach, which is easily mistaken for the
+# window's limit: try `measure.recall(narrow, n_steps=200, seed=seed)`.
 #
-# **Real text.** In `stdlib-gpt` we replace full attention by windows, with no retraining. Bits per
-# byte say what it loses; the interval (95%) is that of the difference on the same excerpts.
+# **Real text.** In `stdlib-gpt` we replace full attention with windows, without retraining. Bits
+# per byte show what it loses; the interval (95%) is that of the difference from the shipped model
+# on the same excerpts.
 
 # %% [markdown] tags=["zh"]
 # 断崖正好出现在感受野的边界：距离 24 时答案还能传到，距离 25 时模型只能猜。训练再久也没有用，因为没有通路；
@@ -433,10 +439,11 @@ point = points.language_point(local_model, quality=quality[64])
 board.add(technique="sliding window 64", **point)
 
 # %% [markdown] tags=["en"]
-# **Trained on.** A model can adapt to its window, so train on with it: 200 steps of 4 texts of 512
-# tokens (AdamW at 0.0003, not tuned; a record, `efflab experiment window-tuned`: five seeds, each
-# with its own batches and its own 64 held-out excerpts; the rule for section 9 was written down
-# before the first run). The plain model, trained on alike, shows what those steps do by themselves:
+# **Continued training.** A model can adapt to its window, so we train it further with the window in
+# place: 200 steps of 4 texts of 512 tokens (AdamW at a learning rate of 0.0003, not tuned). This is
+# a record, `efflab experiment window-tuned`, of five seeds, each with its own batches and its own
+# 64 held-out excerpts; the rule for section 9 was written down before the first run. The plain
+# model, trained further in the same way, shows what those steps do by themselves:
 
 # %% [markdown] tags=["zh"]
 # **继续训练。** 模型可以适应窗口，那就带着窗口继续训练：200 步，每步 4 段、每段 512 个 token
@@ -463,14 +470,16 @@ rows_trained = [
 table(rows_trained, kind="recorded", digits=3)
 
 # %% [markdown] tags=["en"]
-# Two thirds of what the window cost come back, at a fifth fewer FLOPs (notebook 14 counts them; an
-# eighth, if only visible pairs count). A third is still missing after 200 steps, far more than the
-# 0.05 bits that we had allowed. The steps alone do no harm: full attention stays where it was. So a
-# window is not free on texts that it does not cover. These steps read 3% of the tokens that the
-# model was trained on; more were not tried. Longformer's window of 512 (as the paper counts: 256 on
-# each side), as wide as all that RoBERTa had seen, was below RoBERTa's loss after 2,000 steps of 262,144
-# tokens each, on texts of 4,096 tokens: 1,280 times what these steps read. (These excerpts are
-# drawn at random, those of the board lie evenly, so the first row is not quite the board's.)
+# The training recovers two thirds of what the window cost, and the model takes a fifth fewer FLOPs
+# than with full attention (notebook 14 counts them; an eighth, if only visible pairs count). After
+# 200 steps a third is still missing, far more than the 0.05 bits that we had allowed. The steps
+# alone do no harm: full attention stays where it was. So a window is not free on texts that it does
+# not cover. These steps read 3% of the tokens that the model was trained on; more were not tried.
+#
+# Longformer's window of 512 (as the paper counts: 256 on each side) was as wide as all that RoBERTa
+# had seen. After 2,000 steps of 262,144 tokens each, on texts of 4,096 tokens, its loss was below
+# RoBERTa's; that is 1,280 times what these steps read. (The record's excerpts are drawn at random,
+# while the board's are evenly spaced, so the first row is not quite the board's.)
 
 # %% [markdown] tags=["zh"]
 # 窗口造成的损失补回了三分之二，而 FLOPs 少五分之一（第 14 篇有计数；若只计可见的配对，则少八分之一）。200 步之后还差三分之一，
@@ -481,10 +490,10 @@ table(rows_trained, kind="recorded", digits=3)
 # 所以第一行与总榜上的数值略有出入。）
 
 # %% [markdown] tags=["en"]
-# **Sinks.** A trained model's heads put the weight that they have no use for on the first tokens,
-# whatever these say: *attention sinks* (Xiao et al. 2024). A window takes them away. Give every query
-# its window of 64 and the first tokens besides, again with no retraining; four tokens from elsewhere
-# are the control.
+# **Sinks.** The heads of a trained model put the weight that they have no use for on the first
+# tokens, whatever these say: *attention sinks* (Xiao et al. 2024). A window hides these tokens. We
+# give every query the first tokens in addition to its window of 64, again without retraining; four
+# tokens from elsewhere are the control.
 
 # %% [markdown] tags=["zh"]
 # **汇聚点。** 训练好的模型里，注意力头会把用不上的权重放到最前面的几个 token 上，不管它们是什么：
@@ -515,10 +524,11 @@ for name, tokens in (sinks | {"tokens 100 to 103": range(100, 104)}).items():
 table(rows_sinks, kind="measured")
 
 # %% [markdown] tags=["en"]
-# In this run four first tokens regain part of what the window lost, and more than four others do; but each
-# interval is that of the difference to the shipped model, and they overlap, so that the order of the rows
-# is not proved. Models that stream text through a window keep their first tokens. BigBird, older, keeps
-# such tokens for another reason: through them everything hears everything.
+# In this run the first four tokens regain part of what the window lost, and more than four others
+# do. But each interval is that of the difference from the shipped model, and the intervals overlap,
+# so the order of the rows is not proved. Models that stream text through a window keep their first
+# tokens. BigBird, which is older, keeps such tokens for another reason: through them every token
+# hears every other.
 
 # %% [markdown] tags=["zh"]
 # 这次运行中，最前面的四个 token 补回了窗口的一部分损失，比别处的四个补得更多；但各区间都是与原模型之差的区间，
@@ -528,9 +538,9 @@ table(rows_sinks, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 8 · BigBird: global, window and random blocks
 #
-# BigBird keeps three kinds of blocks. **Window** blocks around the diagonal; **global** blocks that
-# see all and are seen by all; **random** blocks, a few for each row. The layout says which blocks
-# are computed, and only those are.
+# BigBird keeps three kinds of blocks: **window** blocks around the diagonal; **global** blocks,
+# which see all blocks and are seen by all; and **random** blocks, a few per row. The layout says
+# which blocks are computed; no others are.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · BigBird：全局块、窗口块与随机块
@@ -542,14 +552,15 @@ table(rows_sinks, kind="measured")
 show_source(bigbird.bigbird_layout, bigbird.pieces, bigbird._attend, bigbird._BlockSparse.forward)
 
 # %% [markdown] tags=["en"]
-# The tests prove it equal to dense attention under the same mask, and, given that layer's layout, to
-# `transformers`' BigBird layer: there the first and the last block are global and every head draws its own
-# random blocks; ours takes the first blocks and one draw for all heads. (That layer draws its random blocks only while it trains; in evaluation they all become
-# block 0.)
+# The tests prove our code equal to dense attention under the same mask. Given the same layout, it
+# also equals `transformers`' BigBird layer, where the first and the last block are global and every
+# head draws its own random blocks. Ours makes the first blocks global and draws the random blocks
+# once for all heads. (That layer draws its random blocks only in training; in evaluation they all
+# become block 0.)
 #
-# Move the three counts. Left, the layout; right, how many layers it takes until one block hears
-# another. Set global and random to 0 first, for the window alone; then add a single global or random
-# block.
+# Move the three counts. On the left is the layout; on the right, how many layers it takes until one
+# block hears another. First set global and random to 0, which leaves the window alone; then add a
+# single global or random block.
 
 # %% [markdown] tags=["zh"]
 # 测试证明它与同一掩码下的稠密注意力相等；若换成 `transformers` 的 BigBird 层的布局，也与那一层相等：那一层以首块和末块为全局块，
@@ -565,9 +576,11 @@ explore(figures.bigbird_cost)
 # %% [markdown] tags=["en"]
 # ### Which of the three recalls?
 #
-# The same task under each layout of 12 blocks of 4 tokens: one global block, a window of three, or three
-# random ones a row; all together are 1 + 3 + 2, in this order; every row sees its own block. A *hop* is one layer. The column *expected* follows from the layout alone, before any
-# training: an answer that three hops can bring counts as right, any other as a guess.
+# The same task under different layouts of 12 blocks of 4 tokens: one global block, a window of
+# three blocks, or three random blocks per row. The last layout combines all three as 1 + 3 + 2, in
+# this order. Every row sees its own block. A *hop* is one layer. The column *expected* follows from
+# the layout alone, before any training: an answer that can arrive within three hops counts as
+# right, any other as a guess.
 
 # %% [markdown] tags=["zh"]
 # ### 三者之中谁能回忆？
@@ -594,17 +607,18 @@ for name in measure.LAYOUTS:
 table(rows_recall, kind="measured")
 
 # %% [markdown] tags=["en"]
-# With a **global** block the path is short by construction: it hears the answer in one layer and tells
-# the question in the next, at any distance. **Random** blocks shorten paths to about log n hops, so
-# they reach far, but not everywhere: without a window, which distances they miss is the luck of the
-# draw. (By the layout alone, of the draws 0 to 9 four miss one to three of the ten distances and six, the
-# one of seed 0 among them, miss none; with a window none of the ten draws misses any.) The **window** reaches nothing beyond its few blocks, and is there for what text needs most,
-# its neighbours. What the layout says before training is what the trained model does.
+# With a **global** block the path is short by construction: the block hears the answer in one layer
+# and passes it to the question in the next, at any distance. **Random** blocks shorten paths to
+# about log n hops, so they reach far, but not everywhere: without a window, which distances they
+# miss is the luck of the draw. (By the layout alone, of the draws with seeds 0 to 9, four miss one
+# to three of the ten distances; six, including seed 0, miss none. With a window, none of the ten
+# draws misses any.) The **window** reaches nothing beyond its few blocks; it is there for what text
+# needs most, its neighbours. The trained model does what the layout predicts before training.
 #
-# And the cost: the three sparse ways at seven lengths. Swin's windows take the tokens as pixels
-# of an image, 16 x 16 of them each, so that a token sees about as many keys as in the sliding window.
-# Bias, shift and its mask are left out; each costs a term in n as well. BigBird's are 2 global, 3 window
-# and 3 random blocks of 64 tokens, as in the paper's base model.
+# And the cost: the three sparse methods at seven lengths. Swin treats the tokens as pixels of an
+# image, in windows of 16 x 16, so that a token sees about as many keys as in the sliding window.
+# Bias, shift and its mask are left out; each would add a term linear in n. BigBird uses 2 global, 3
+# window and 3 random blocks of 64 tokens, as in the paper's base model.
 
 # %% [markdown] tags=["zh"]
 # 有了**全局**块，路径天然就短：它在一层收到答案，下一层转给提问的 token，与距离无关。**随机**块把路径缩短到约
@@ -667,13 +681,15 @@ table(power_rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 9 · Verdict
 #
-# O(n) is a power of 1, from above and from below: a power of 0.5 would be too good to be true, and
-# a sign of noise or of overhead. So the whole interval of the fit has to lie around 1, and full
-# attention's above 1.5 as the control. What a window cannot recall stands beside it. And once more
-# `attention-quadratic`, which notebook 00 has judged: the same crossing, beside full attention's
-# exponent above. The clock's part is one run's: of the four recorded runs of the sweep below one holds and
-# three are undecided, because an interval left 0.75 to 1.25 or the control's began below 1.5. The part on
-# pairs holds in all four.
+# O(n) means an exponent of 1, neither more nor less: an exponent of 0.5 would be too good to be
+# true, a sign of noise or of fixed overhead. So the whole interval of each fit has to lie near 1
+# and, as the control, full attention's above 1.5. The verdict also lists what a window cannot
+# recall. The cell below looks once more at `attention-quadratic`, which notebook 00 has judged: the
+# same crossing, to set beside full attention's exponent above.
+#
+# The part on time comes from a single run. Of the four recorded runs of the sweep below, one holds
+# and three are undecided, because an interval left 0.75 to 1.25 or the control's began below 1.5.
+# The part on pairs holds in all four.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 结论
@@ -745,10 +761,11 @@ check("03-1", causal_pairs)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **03-2.** A causal model with a window of 128 reads 8,192 tokens. How many layers does it need so
-# that the last token can hear of the first?
+# **03-2.** A causal model with a window of 128 reads 8,192 tokens. How many layers does it take for
+# information from the first token to reach the last?
 #
-# <details><summary>Hint</summary>Each layer carries 128 steps, and there are 8,191 of them.</details>
+# <details><summary>Hint</summary>Each layer bridges 128 steps, and there are 8,191 of
+# them.</details>
 
 # %% [markdown] tags=["zh"]
 # **03-2.** 一个窗口为 128 的因果模型读入 8,192 个 token。要让第一个 token 的信息传到最后一个，需要多少层？
@@ -771,8 +788,9 @@ check("03-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **03-3.** Longformer gives a window of w tokens on each side (the paper's window size is 2w) a few global *tokens*: the first g see
-# all and are seen by all. Return its mask as an (n, n) bool tensor.
+# **03-3.** Longformer adds a few global *tokens* to a window of w tokens on each side (the paper's
+# window size is 2w): the first g tokens see all and are seen by all. Return its mask as an (n, n)
+# bool tensor.
 #
 # <details><summary>Hint</summary>Start from |i − j| ≤ w, then set the first g rows and columns.</details>
 
@@ -806,12 +824,13 @@ check("03-3", longformer_mask)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **03-4 (performance target: beat full attention at 4,096).** Write `window_attention(q, k, v, w)`
-# (as `answer_4`) with torch alone: q, k, v (B, H, n, D), w keys on each side, any n. It has to equal attention
-# under the window's mask, and to take at most half of full attention's time at 4,096 tokens and w = 128.
+# **03-4 (performance target: beat full attention at 4,096).** With torch alone, write
+# `window_attention(q, k, v, w)` (as `answer_4`), for q, k, v of shape (B, H, n, D), w keys on each
+# side and any n. It has to match attention under the window's mask and take at most half of full
+# attention's time at 4,096 tokens and w = 128.
 #
-# <details><summary>Hint</summary>128 queries at a time see no more than 128 + 2 w keys: slice these, and
-# `F.scaled_dot_product_attention` takes a mask of that size.</details>
+# <details><summary>Hint</summary>128 queries at a time see no more than 128 + 2 w keys: slice these
+# out, and give `F.scaled_dot_product_attention` a mask of that size.</details>
 
 # %% [markdown] tags=["zh"]
 # **03-4（性能目标：4,096 个 token 时胜过全注意力）。** 只用 torch 写出 `window_attention(q, k, v, w)`（赋给 `answer_4`）：
@@ -847,9 +866,9 @@ check("03-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## The window, swept
 #
-# One width says little. `efflab sweep` ran this whole notebook at each of these; the star is your
-# own run. Quality is `stdlib-gpt` on 512 tokens, not retrained; time is attention at `max_len`, over
-# full attention in the same run.
+# One width says little. `efflab sweep` ran this whole notebook at each width on the recorded curves
+# below; the star is your own run. Quality is that of `stdlib-gpt` on 512 tokens, not retrained;
+# time is the window's at `max_len`, over full attention's in the same run.
 
 # %% [markdown] tags=["zh"]
 # ## 扫描窗口宽度
@@ -870,15 +889,16 @@ sweeps.show_sweep("03", window_size, here)
 #
 # - A window makes attention's time linear, but only if the hidden pairs are never computed; a mask
 #   alone saves nothing.
-# - Memory: a fused kernel makes full attention linear without any window.
-# - L layers of window w recall up to L · w tokens, and not one more. Image windows must shift to talk.
-# - A global block connects any two tokens in two layers; random blocks do so in few, with luck. Even
-#   the first few tokens, added to a window, regain part of what it lost.
-# - Training a finished model on with its window for 200 steps regains two thirds of what the window
-#   cost; more steps were not tried.
-# - A window gains nothing on texts that it covers whole. How much it gains beyond, the first
-#   table of section 4 says for your machine; from which length on, run with `max_len = 2048`, whose table
-#   starts at 256.
+# - A fused kernel makes full attention's memory linear without any window.
+# - L layers of window w recall up to L · w tokens back, and not one more. Image windows must shift
+#   to talk.
+# - A global block connects any two tokens in two layers; random blocks also need only a few, with
+#   luck. Adding even the first few tokens to a window regains part of what it lost.
+# - Training a finished model for 200 more steps with its window regains two thirds of what the
+#   window cost; more steps were not tried.
+# - A window gains nothing on texts that it covers entirely. The first table of section 4 says how
+#   much it gains on longer texts on your machine. To see from which length on it pays, run with
+#   `max_len = 2048`, whose table starts at 256 tokens.
 #
 # **References.** Beltagy et al. 2020, *Longformer*, arXiv:2004.05150. Liu et al. 2021, *Swin
 # Transformer*, arXiv:2103.14030. Zaheer et al. 2020, *Big Bird*, arXiv:2007.14062. Xiao et al. 2024,

@@ -10,15 +10,15 @@
 # # 04 · Linformer: a fixed number of summaries
 #
 # The article says that Linformer projects keys and values to a fixed size, and that what it
-# compresses is their *dimension*. The first half is right; the second can be read in two ways, of
-# which one is wrong. Here you build the layer, find out on a real model whether attention is as
-# low-rank as Linformer hopes, and measure what it saves.
+# compresses is their *dimension*. The first half is right; the second can be read in two ways, one
+# of them wrong. Here you build the layer, test on a real model whether attention is as low-rank as
+# Linformer hopes, and measure what it saves.
 #
 # | | |
 # |---|---|
 # | **Claim** | `linformer-fixed` |
 # | **Time** | 30 minutes; all cells together run in under 40 seconds |
-# | **Afterwards you can** | say which axis Linformer shortens and why that makes it linear; read the spectrum of an attention matrix; tell "each matrix is low-rank" from "one projection fits all"; show why, as published, it cannot be causal |
+# | **Afterwards you can** | say which axis Linformer shortens and why that makes it linear; read the spectrum of an attention matrix; tell "each matrix is low-rank" from "one projection fits all"; show why Linformer, as published, cannot be causal |
 
 # %% [markdown] tags=["zh"]
 # # 04 · Linformer：固定个数的摘要
@@ -80,14 +80,15 @@ from efflab.structure.linformer import (
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Attention of n tokens compares n queries with n keys: n² scores. Linformer multiplies the keys and
-# values, from the left, by learned matrices E and F of k rows: it makes k *summaries* of the n
-# keys, and k of the n values. Each query then looks at k things. With k fixed, cost is linear in n.
+# Attention over n tokens compares n queries with n keys: n² scores. Linformer multiplies the keys
+# and values, from the left, by learned matrices E and F with k rows: this makes k *summaries* of
+# the n keys, and k of the n values. Each query then looks at k summaries. With k fixed, the cost is
+# linear in n.
 #
-# That works if every row of the n x n attention matrix is nearly a mixture of the same k rows: if its
-# rank is low. MiniLM is a real encoder with six layers. Take its attention matrices for 128 tokens of
-# Python. (The layer of the second question has 128 channels and two heads; its longest input is
-# `longest` above, and weights are not counted.)
+# That works if every row of the n x n attention matrix is nearly a linear combination of the same k
+# rows, that is, if its rank is low. MiniLM is a real encoder with six layers. Take its attention
+# matrices for 128 tokens of Python. (The layer in the second question has 128 channels and two
+# heads; its longest input is `longest` above. Weights are not counted.)
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -115,8 +116,8 @@ memory = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Build: which axis is shortened?
 #
-# Linformer's attention is ordinary attention with `E @ k` and `F @ v` in place of k and v. That is the
-# last line; those above it check shapes:
+# Linformer's attention is ordinary attention with `E @ k` and `F @ v` in place of k and v. That is
+# the last line; the lines above it check shapes:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 动手搭建：缩短的是哪个轴？
@@ -127,11 +128,12 @@ memory = predict(
 lab.show_source(linformer_attention)
 
 # %% [markdown] tags=["en"]
-# `E @ k` (in this code `k` is the keys) multiplies from the *left*. A key matrix has one row a token and one column a channel; a
-# matrix on its left mixes rows. So it is the **length** that shrinks from n to k, and the channels
-# stay. Multiplying from the right, `k @ W`, would shrink the channels. The article speaks of the
-# attention matrix's key-value "dimension", which can mean either: read as the matrix's key axis, the
-# length n, it is right; read as the width, wrong. Look at the scores in both cases:
+# `E @ k` (in this code, `k` is the keys) multiplies from the *left*. A key matrix has one row per
+# token and one column per channel; a matrix on its left mixes rows. So the **length** shrinks from
+# n to k, and the number of channels stays the same. Multiplying from the right, `k @ W`, would
+# shrink the channels instead. The article speaks of the attention matrix's key-value "dimension",
+# which can mean either. Read as the matrix's key axis, the length n, it is right; read as the
+# width, it is wrong. Look at the shape of the scores in both cases:
 
 # %% [markdown] tags=["zh"]
 # `E @ k`（这段代码里 `k` 是键）是从*左边*相乘。键矩阵每行是一个 token，每列是一个通道；左乘混合的是行。所以从 n 缩到 k
@@ -150,11 +152,12 @@ for name, matrix in scores.items():
     print(f"{lab.tr(name):27}", tuple(matrix.shape))
 
 # %% [markdown] tags=["en"]
-# Shrinking the width leaves n² scores: cheaper by a constant, still quadratic. Shrinking the length
-# is what makes Linformer linear.
+# Shrinking the width leaves n² scores: cheaper by a constant factor, but still quadratic. Shrinking
+# the length is what makes Linformer linear.
 #
-# Two checks on our layer. With k = n and E = F = I, the identity, it has to be full attention. And E and F cost
-# parameters, less if heads share them, or keys and values too:
+# Two checks on our layer. With k = n and E = F = I, the identity, it has to equal full attention.
+# And E and F are parameters themselves: fewer if the heads share them, and fewer still if keys and
+# values do too:
 
 # %% [markdown] tags=["zh"]
 # 缩小宽度后分数仍有 n² 个：只便宜一个常数倍，依旧是平方级。缩短长度，Linformer 才是线性的。
@@ -177,13 +180,13 @@ for share in ("none", "heads", "kv"):
 # %% [markdown] tags=["en"]
 # ## 3 · Measure: is real attention low-rank?
 #
-# We run a few library modules through MiniLM, collect all 6 x 12 attention matrices of each, and
-# take their singular values. The best approximation of rank k, an n x k matrix
-# times a k x n one, keeps the k largest (Eckart and Young), so no method that replaces the matrix P by
-# such a product, as Linformer does, comes closer to P. That bounds the *matrix*, not what the layer makes of it: PV has only
-# the head's 32 channels, so with k = 32 some other matrix gives it exactly. (Energy is a sum of
-# squares; the pictures' errors are norms, its square root: 10% of the energy left is an error of
-# 32%.)
+# We run a few modules of the standard library through MiniLM, collect all 6 x 12 attention matrices
+# of each, and compute their singular values. The best approximation of rank k, an n x k matrix
+# times a k x n one, keeps the k largest (Eckart and Young). So no method that replaces the matrix P
+# by such a product, as Linformer does, can come closer to P. That bounds the error of the *matrix*,
+# not of the layer's output: PV has only the head's 32 channels, so with k = 32 some other matrix
+# gives it exactly. (Energy is a sum of squares; the errors in the figures are norms, that is, its
+# square root: with 10% of the energy missing, the error is 32%.)
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实测：真实的注意力低秩吗？
@@ -206,19 +209,20 @@ rank.reveal(round(measure.ranks_for(values)[0].float().mean().item(), 1))
 show(figures.spectrum_figure(values))
 
 # %% [markdown] tags=["en"]
-# The paper found that higher layers have lower rank (of RoBERTa at 512 tokens, by the sum of the singular
-# values themselves, which gives larger ranks than squares), and on the whole so it is here: in the last
-# layers a handful of directions hold nine tenths of the energy in most heads. But "attention is low-rank"
-# is an average: in the first three layers most heads need few directions too, a few a quarter or more,
-# and one nearly all. A head that looks at each token's neighbour, for instance, is a shifted identity
-# matrix, and that has rank n - 1, all of its n - 1 singular values equally large.
+# The paper found that higher layers have lower rank (in RoBERTa at 512 tokens, by the sum of the
+# singular values themselves, which gives larger ranks than squares). On the whole, that holds here
+# too: in the last layers, a handful of directions hold nine tenths of the energy in most heads. But
+# "attention is low-rank" is an average. In the first three layers, most heads need few directions
+# too, but several heads need a quarter of all directions or more, and one nearly all. A head that
+# looks only at each token's neighbour, for instance, has a shifted identity matrix: its rank is
+# n - 1, and all of its n - 1 singular values are equally large.
 #
 # ### Low-rank is not enough
 #
-# The SVD chooses k directions *for each matrix*, after it has been computed. Linformer's E and F are
-# weights: chosen once, for all texts. So there is a second question: is there **one** projection
-# that fits every text? We learn the best one from other modules (a principal component analysis of
-# the rows) and test on the held-out ones, beside a random one.
+# The SVD chooses k directions *for each matrix*, after that matrix has been computed. Linformer's E
+# and F are weights: chosen once, for all texts. So there is a second question: is there **one**
+# projection that fits every text? We learn the best one from other modules (a principal component
+# analysis of the rows), test it on the held-out ones, and compare it with a random one.
 
 # %% [markdown] tags=["zh"]
 # 论文发现层越高，秩越低（RoBERTa，512 个 token，累加的是奇异值本身，得到的秩比累加平方时大），这里大体也一样：
@@ -240,12 +244,12 @@ random = torch.linalg.qr(torch.randn(learned.shape, generator=rng)).Q.mT
 show(figures.projection_figure(values, matrices, learned, random))
 
 # %% [markdown] tags=["en"]
-# This is the picture to remember. In the last layer each text's own few directions suffice; one fixed set has to serve
-# all texts, and after its first few directions gains no more by each further one than chance
-# would. In text, *where* the important tokens stand changes from one input to the next, and E only
-# knows places. Linformer works in spite of this because its paper **trains the whole network with
-# E and F in it**: queries, keys and values adapt. Put into a finished model, with nothing else
-# changed, the layer's output is mostly wrong:
+# This is the figure to remember. In the last layer, each text needs only a few directions of its
+# own. One fixed set has to serve all texts; after its first few directions, each further one gains
+# no more than a random one would. In text, *where* the important tokens stand changes from one
+# input to the next, and E knows only positions. Linformer works anyway because the paper **trains
+# the whole network with E and F in it**: queries, keys and values adapt. If we put E and F into a
+# finished model and change nothing else, the layer's output is mostly wrong:
 
 # %% [markdown] tags=["zh"]
 # 请记住这张图。在最后一层，每个文本只需自己的少数方向；固定的一组却要服务所有文本，而且在最初几个方向之后，
@@ -272,21 +276,23 @@ for i in (0, len(minilm.layers) - 1):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Segment means simply average every stretch of neighbouring tokens: the paper's own mean pooling
-# (section 4), which also frees the length of the input. E and F start there and are fitted, one pair
-# for all heads, on 24 times as many other texts. What they gain they gain mostly on these: on new
-# texts the last layer stays far off, and more steps only widen the gap
-# (try `measure.drop_in_errors(..., n_steps=1000)`). So longer training does not help; the gap to their own
-# texts says that more texts might, but on these too half of the last layer's output is wrong. The last column applies each text's best matrix of rank k to the values.
+# Segment means simply average each stretch of neighbouring tokens. This is the paper's own mean
+# pooling (its section 4), which also lifts the limit on the input's length. The fitted E and F
+# start from segment means, with one pair for all heads, and are fitted on 24 times as many other
+# texts. Most of the gain is on those texts. On new texts, the last layer stays far off, and more
+# steps only widen the gap (try `measure.drop_in_errors(..., n_steps=1000)`). So longer fitting does
+# not help. The gap between new and fitted texts suggests that more texts might, but even on the
+# fitted ones half of the last layer's output is wrong. The last column applies each text's best
+# matrix of rank k to the values.
 #
-# What does the whole model make of segment means? It averages its tokens' vectors into one, which
-# forgives a lot. Both points go on the board, finding functions by their docstrings; its quality is
-# the MRR, the mean over all queries of 1 / rank of the right function. It is the board's: 60
-# functions, texts cut at 64 tokens. With k = 32 of 64 a segment is two tokens, and Linformer's FLOPs equal
-# full attention's: this point shows the loss of quality alone. Other notebooks that search among more functions, or cut
-# elsewhere, have other MRRs of the same model. A short docstring fills a few of the 32
-# summaries; the layer leaves the empty ones out, for a score of 0 would still take exp(0) of the
-# softmax.
+# How do segment means affect the whole model? At its end, it averages the vectors of all tokens
+# into one, which hides much of the error. Both models go on the board, where the task is to find
+# functions by their docstrings. Quality is the MRR, the mean over all queries of 1 / rank of the
+# right function. We use the board's setting: 60 functions, texts cut at 64 tokens. Other notebooks
+# that search among more functions, or cut elsewhere, have other MRRs for the same model. With
+# k = 32 of 64, a segment is two tokens, and Linformer takes as many FLOPs as full attention: this
+# point shows the loss of quality alone. A short docstring fills only a few of the 32 summaries. The
+# layer masks the empty ones, because a score of 0 would still put exp(0) into the softmax.
 
 # %% [markdown] tags=["zh"]
 # 分段平均就是把相邻的一段 token 直接取平均，即论文自己的平均池化（第 4 节），它还让输入长度不再受限。
@@ -313,10 +319,11 @@ for technique, model in models.items():
 # %% [markdown] tags=["en"]
 # ### Trained with its projections
 #
-# So the network has to learn with E and F in it. Ours is small: two layers of 64 channels, 128 bytes of
-# Python at a time, of which 30% are masked and guessed from both sides. All variants start with the same
-# weights and see the same batches for 700 steps. One `linformer(...)` puts E and F among the parameters;
-# whatever trains the network trains them too, unless `requires_grad_` says otherwise:
+# So the network has to learn with E and F in it. Ours is small: two layers of 64 channels that read
+# 128 bytes of Python at a time, with 30% of them masked and predicted from both sides. All variants
+# start with the same weights and see the same batches for 700 steps. A single `linformer(...)` adds
+# E and F to the parameters; training the network then trains them too, unless `requires_grad_`
+# turns that off:
 
 # %% [markdown] tags=["zh"]
 # ### 连同投影一起训练
@@ -337,11 +344,15 @@ for name, weight in small.named_parameters():
         )
 
 # %% [markdown] tags=["en"]
-# A run takes about a minute, so its results come from a record (`efflab experiment linformer-trained-2`
-# makes it): five seeds, each with its own batches and its own 256 held-out windows. Two variants are
-# controls. A **mean of all bytes** in attention's place has to be much worse, or this network would not
-# need attention. **E and F fitted** to the finished network of full attention, which then does not adapt,
-# have to be worse too; a fit goes on until 200 more steps lower the loss by less than 0.01 nats.
+# A run takes about a minute, so the results come from a record (made by
+# `efflab experiment linformer-trained-2`): five seeds, each with its own batches and its own 256
+# held-out windows. Two variants are controls:
+#
+# - A **mean of all bytes** in place of attention has to be much worse, or this network would not
+#   need attention.
+# - **E and F fitted** to a network that was trained with full attention, and that does not adapt to
+#   them, have to be worse too. A fit goes on until 200 more steps lower the loss by less than 0.01
+#   nats.
 
 # %% [markdown] tags=["zh"]
 # 一次训练约需一分钟，所以结果取自存档（命令是 `efflab experiment linformer-trained-2`）：五个种子，各用自己的训练批次
@@ -380,25 +391,27 @@ table(rows, kind="recorded", digits=3)
 show(figures.trained_figure(trained))
 
 # %% [markdown] tags=["en"]
-# **Both controls are as much worse as they had to be.** Without attention the network is far off, and
-# projections that it did not learn with cost it dearly, although their fit has converged: beyond the
-# segment means at which it starts, it gains little. But the **published way, E and F random at first,
-# came only a quarter of the way** from the mean of all bytes to full attention in these 700 steps,
-# and twice as many summaries, with which nothing is saved any more, barely help. Even projections
-# fitted afterwards, in a few hundred further steps, do better. So it seems to lack training rather
-# than room: the paper's networks learned for 250,000 steps. And all variants have the learning rates
-# that a pilot chose by full attention and the mean alone.
+# **Both controls pass.** Without attention, the network is far off. Projections that it was not
+# trained with cost it dearly, although their fit has converged: it starts from segment means and
+# gains little beyond them.
 #
-# **Where E and F start matters more here than k.** With plain segment means that are never trained the same
-# network comes more than half of the way from the mean to full attention: a segment at least keeps what
-# is near apart from what is far. Letting E and F learn from there on made it worse again in these 700
-# steps (compare the two rows). That need not be Linformer's fault: E and F take AdamW's rate of 0.005,
-# which was never tuned for them.
+# But **the published way, E and F random at first, closed only a quarter of the gap** between the
+# mean of all bytes and full attention in these 700 steps. Twice as many summaries, with which no
+# FLOPs are saved any more, barely help. Even projections fitted afterwards, in a few hundred
+# further steps, do better. So what it lacks seems to be training rather than summaries: the paper's
+# networks were trained for 250,000 steps. Also, all variants use the learning rates that a pilot
+# chose by full attention and the mean of all bytes alone.
 #
-# One possible reason for what remains: E knows places only, and in text the same place holds something
-# else in every window. In an image of a digit a place means the same each time. Then a few summaries of
-# places should be enough. So the same network guesses masked pixels of scikit-learn's digits (another
-# record, `linformer-places-2`, twelve other seeds):
+# **Where E and F start matters more here than k.** With plain segment means that are never trained,
+# the same network closes more than half of the gap between the mean of all bytes and full
+# attention: segments at least tell near from far. Letting E and F learn from there made it worse
+# again in these 700 steps (compare the two rows with segment means). That need not be Linformer's
+# fault: E and F use AdamW's learning rate of 0.005, which was never tuned for them.
+#
+# One possible reason for the remaining gap: E knows only positions, and in text the same position
+# holds something else in every window. In an image of a digit, a position means the same each time,
+# so a few summaries of positions should be enough. To test this, the same network predicts masked
+# pixels of scikit-learn's digits (another record, `linformer-places-2`, with twelve other seeds):
 
 # %% [markdown] tags=["zh"]
 # **两个对照都通过了。** 没有注意力，网络差得很远；没有与网络一起学过的投影，代价也很大，尽管拟合已经收敛：
@@ -428,16 +441,17 @@ rows = loss_rows(losses, names, "loss (nats a masked pixel)")
 table(rows, kind="recorded", digits=3)
 
 # %% [markdown] tags=["en"]
-# Of what attention is worth here, the gap between a mean and full attention, sixteen summaries keep about
-# three quarters, with half of the FLOPs in attention's products. Whether they stay within the 0.05
-# nats that we allow, even twelve seeds do not tell: what they cost lies at the bar itself, and the
-# interval spans it. On text the same start kept half. (Segment means that are not trained were not run
-# on images, and a batch there is 32 images of 64 pixels, not 16 windows of 128 bytes, so places need not
-# be the reason.)
+# What attention is worth here is the gap between the mean of all pixels and full attention. Sixteen
+# summaries keep about three quarters of it, with half of the FLOPs in attention's products. Even
+# twelve seeds cannot tell whether their cost stays within the 0.05 nats that we allow: it lies
+# right at the bar, and its interval spans the bar. On text, the same start kept half. (We did not
+# run fixed segment means on images, and a batch there is 32 images of 64 pixels, not 16 windows of
+# 128 bytes, so positions need not be the reason.)
 #
-# What does it cost? With a quarter as many summaries attention's products are half as many FLOPs at every
-# length. (Here k grows with n, so the cost is still quadratic; section 4 keeps k fixed.) But at a few dozen places they are a small part of this network, so its time tells of them
-# only where the input is long:
+# What about computation? With a quarter as many summaries as positions, attention's products take
+# half as many FLOPs at every length. (Here k grows with n, so the cost is still quadratic; section
+# 4 keeps k fixed.) But with a few dozen positions these products are a small part of this network,
+# so the saving shows in its time only where the input is long:
 
 # %% [markdown] tags=["zh"]
 # 注意力在这里的价值，就是“平均”与全注意力之间的差距；十六份摘要保住了其中约四分之三，而注意力的矩阵乘法只要
@@ -468,16 +482,17 @@ table(rows, kind="measured", digits=3)
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: time and memory
 #
-# For one sequence and layer, with 2 FLOPs per multiply-accumulate:
+# Per sequence and layer, with 2 FLOPs per multiply-accumulate:
 #
-# | | products | scores in memory |
+# | | matrix products | scores in memory |
 # |---|---|---|
 # | full attention | 4 n² C | H n² |
 # | Linformer | 8 n k C | H n k |
 #
-# C is the number of channels, H of heads. The layer below has C = 128 and H = 2; its table counts the four
-# projections too, 8 n C² on both sides. Half of Linformer's products make the summaries. The paper compared with attention that keeps all
-# its scores in memory. Today there is a fused kernel that never writes them, so we compare with both.
+# C is the number of channels, H the number of heads. The layer below has C = 128 and H = 2; the
+# FLOPs in its table also count the four projections, 8 n C² on both sides. Half of Linformer's
+# products go into making the summaries. The paper compared with attention that keeps all its scores
+# in memory. Today there is a fused kernel that never writes them, so we compare with both.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：时间与内存
@@ -518,14 +533,16 @@ memory.reveal(round(last.memory_saving, 1))
 show(figures.cost_figure(costs))
 
 # %% [markdown] tags=["en"]
-# The paper timed a whole model, with one projection shared by all layers, on another machine, and its memory is the largest batch that fits, so
-# compare shapes, not heights. On the left is time, on the right memory, each against both ways of
-# computing full attention. The fused kernel's memory
-# is linear in n too, so that against it nothing is left to save; what remains of Linformer's
-# advantage is time, at lengths well beyond 2 k. The table has the interval. Memory here is what a call
-# allocates; the weights are not in it. E and F themselves, shared by the heads, are another 4 MiB at
-# n = 4,096 and k = 128, beside some 10 MiB that the call allocates, so that with them Linformer takes more
-# than the fused kernel.
+# The left panel shows time, the right panel memory, each against both ways of computing full
+# attention. The paper timed a whole model, with one projection shared by all layers, on another
+# machine, and measured memory by the largest batch that fits, so compare the curves' shapes, not
+# their heights.
+#
+# The fused kernel's memory is linear in n too, so against it nothing is left to save. What remains
+# of Linformer's advantage is time, at lengths well beyond 2 k; the table has the intervals. Memory
+# here is what a call allocates, without the weights. At n = 4,096 and k = 128, E and F themselves,
+# shared by the heads, take another 4 MiB, beside roughly 10 MiB that the call allocates. With them,
+# Linformer takes more memory than the fused kernel.
 
 # %% [markdown] tags=["zh"]
 # 论文测的是另一台机器上的整个模型，且所有层共用一个投影，内存一项比的是放得下的最大批次，所以请看曲线的走势，不要比高低。
@@ -537,8 +554,9 @@ show(figures.cost_figure(costs))
 # %% [markdown] tags=["en"]
 # ## 5 · Explore
 #
-# The layer drawn is BERT-base's: 768 channels, 12 heads. Move k up until Linformer no longer saves anything: where is that, as a multiple of n? Then take a
-# long sequence and look at what E and F weigh beside the layer's own projections; then share them.
+# The figure shows a layer of BERT-base: 768 channels, 12 heads. Raise k until Linformer no longer
+# saves FLOPs: what fraction of n is k then? Then take a long sequence and compare the size of E and
+# F with that of the layer's own projections. Finally, let E and F be shared.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 探索
@@ -553,13 +571,13 @@ explore(figures.k_and_n)
 # ## 6 · Where it breaks: as published it leaks
 #
 # A language model must not look ahead, and ordinary attention hides the future with a mask over the
-# scores. Linformer has no place for one: every summary is a weighted sum of *all* tokens, later ones
-# included, and a sum cannot be unmixed. (It can be built up: a running sum of E's columns times the
-# keys gives every prefix its own summaries for k · D additions a token. But then each position has k
-# summaries of its own to keep, and the layer is no longer the published one.)
+# scores. Linformer has no place for a mask: every summary is a weighted sum of *all* tokens, later
+# ones included, and a sum cannot be unmixed. (It can be built up: a running sum of E's columns
+# times the keys gives every prefix its own summaries, for k · D additions per token. But then each
+# position has to keep k summaries of its own, and the layer is no longer the published one.)
 #
-# A sharp test: train on *random* symbols. Nobody can foresee them, so the honest loss is ln 8 at
-# best. Whoever gets below it has seen the answer.
+# A sharp test: train on *random* symbols. Nobody can predict them, so an honest model's loss is ln
+# 8 at best. A model that gets below it has seen the answer.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 何时失效：按论文的做法会泄漏
@@ -593,9 +611,9 @@ for name, model in models.items():
 table(leak_rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Linformer "predicts" pure chance: it reads the next symbol out of the summaries. Such a model has a
-# wonderful training loss and writes nonsense. Two more limits: E has `max_len` columns, so the
-# longest input is fixed when the model is made; and a shorter text uses only the first of them,
+# Linformer "predicts" pure chance: it reads the next symbol out of the summaries. Such a model has
+# a wonderful training loss and writes nonsense. Two more limits: E has `max_len` columns, so the
+# longest input is fixed when the model is made; and a shorter text uses only the leading columns,
 # which with segment means leaves the other summaries empty.
 
 # %% [markdown] tags=["zh"]
@@ -606,14 +624,16 @@ table(leak_rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 7 · Verdict
 #
-# A fixed size shows in what a query costs: at twice the length the same, where full attention's
-# doubles. The first part counts FLOPs, the second times whole layers, projections included;
-# it is this machine's clock that speaks, and a noisy run may leave it undecided.
+# A fixed size shows in the cost of a query: at twice the length it stays the same, while full
+# attention's doubles. The first part of the claim counts FLOPs; the second times whole layers,
+# projections included. The times are this machine's, and a noisy run may leave the second part
+# undecided.
 #
-# Two statements of our own follow, not counted among the article's claims: what the summaries cost the
-# networks of section 3 that were trained with them, on text and on images. Their rules were registered,
-# with seeds that no record had used, before the records began. A small network and 700 steps say nothing of the
-# paper's, which were trained for 250,000 steps.
+# Two statements of our own follow, not counted among the article's claims: how much loss the
+# summaries cost the networks of section 3 that were trained with them, on text and on images. Both
+# rules were registered before the records began, with seeds that no record had used. A small
+# network trained for 700 steps says nothing about the paper's networks, which were trained for
+# 250,000 steps.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 结论
@@ -644,7 +664,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["en"]
 # ## 8 · Exercises
 #
-# **Exercise 1.** Write `extra_weights(n_layer, n_head, max_len, k, share)` (as `answer_1`): how many parameters E and
+# **04-1.** Write `extra_weights(n_layer, n_head, max_len, k, share)` (as `answer_1`): how many parameters E and
 # F add to a model, for `share` "none", "heads" and "kv".
 #
 # <details><summary>Hint</summary>
@@ -656,7 +676,7 @@ verdict("linformer-places", verdicts.linformer_places(verdicts.trained_evidence(
 # %% [markdown] tags=["zh"]
 # ## 8 · 练习
 #
-# **练习 1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`（赋给 `answer_1`）：`share` 取 "none"、"heads"、
+# **04-1。** 写出 `extra_weights(n_layer, n_head, max_len, k, share)`（赋给 `answer_1`）：`share` 取 "none"、"heads"、
 # "kv" 时，E 和 F 给模型增加多少参数。
 #
 # <details><summary>提示</summary>
@@ -686,17 +706,18 @@ check("04-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 2.** Write the attention of Linformer without `scaled_dot_product_attention`:
-# `attend(q, key, value, E, F)` (as `answer_2`) with q, key, value (B, H, T, D) and E, F (k, T).
+# **04-2.** Write Linformer's attention without `scaled_dot_product_attention`:
+# `attend(q, key, value, E, F)` (as `answer_2`) with q, key, value of shape (B, H, T, D) and E, F of
+# shape (k, T).
 #
 # <details><summary>Hint</summary>
 #
-# Shorten the length first. The scale is the square root of D, which no projection changed.
+# Shorten the length first. The scale is the square root of D, which the projections do not change.
 #
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
+# **04-2。** 不用 `scaled_dot_product_attention`，写出 Linformer 的注意力：
 # `attend(q, key, value, E, F)`（赋给 `answer_2`），其中 q、key、value 的形状是 (B, H, T, D)，E、F 是 (k, T)。
 #
 # <details><summary>提示</summary>
@@ -727,7 +748,7 @@ check("04-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 3.** At n = 512, from which k on does Linformer take as many FLOPs as full attention?
+# **04-3.** At n = 512, at which k does Linformer take as many FLOPs as full attention?
 #
 # <details><summary>Hint</summary>
 #
@@ -736,7 +757,7 @@ check("04-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["zh"]
-# **练习 3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与全注意力一样多？
+# **04-3。** n = 512 时，k 到多大，Linformer 的 FLOPs 就与全注意力一样多？
 #
 # <details><summary>提示</summary>
 #
@@ -757,8 +778,8 @@ check("04-3", answer_3)
 # answer_3 = 512 // 2
 # ```
 #
-# The paper's table still shows 1.3x at n = 512, k = 256: the softmax over k scores and the memory
-# traffic are halved, which FLOPs of products do not count.
+# The paper's table still shows a speed-up of 1.3x at n = 512, k = 256: the softmax over k scores
+# and the memory traffic are halved, and the FLOPs of matrix products do not count them.
 #
 # </details>
 
@@ -775,16 +796,18 @@ check("04-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Exercise 4 (open: make it causal).** Linformer's summaries mix all tokens, so that it cannot generate text.
-# Write `causal(q, key, value)` (as `answer_4`), (B, H, T, D) with T a multiple of 64: each token sees itself and
-# *all* before it, each by itself or within a summary, and none after it; and at 4,096 tokens it takes at
-# most half of full causal attention's time. How the summaries are made is up to you.
+# **04-4 (open: make it causal).** Linformer's summaries mix all tokens, so it cannot generate
+# text. Write `causal(q, key, value)` (as `answer_4`) for inputs of shape (B, H, T, D), with T a
+# multiple of 64. Each token must see itself and *all* tokens before it, individually or within a
+# summary, and none after it. At 4,096 tokens it may take at most half of full causal attention's
+# time. How you make the summaries is up to you.
 #
-# <details><summary>Hint</summary>Cut the text into stretches of 64. A token can see the means of those that
-# lie wholly before it, and its own stretch exactly: two sets of scores, one softmax.</details>
+# <details><summary>Hint</summary>Cut the text into stretches of 64 tokens. A token can see the
+# means of the stretches wholly before it, and the tokens of its own stretch one by one: two sets of
+# scores, one softmax.</details>
 
 # %% [markdown] tags=["zh"]
-# **练习 4（开放题：做成因果的）。** Linformer 的摘要混合了全部 token，所以不能用来生成文本。写出 `causal(q, key, value)`
+# **04-4（开放题：做成因果的）。** Linformer 的摘要混合了全部 token，所以不能用来生成文本。写出 `causal(q, key, value)`
 # （赋给 `answer_4`），形状都是 (B, H, T, D)，T 是 64 的倍数：每个 token 看得到自己和*所有*在它之前的 token（单独看，或在某个摘要里），
 # 看不到之后的；4,096 个 token 时，用时至多是因果全注意力的一半。摘要怎么做由你决定。
 #
@@ -818,8 +841,9 @@ check("04-4", answer_4)
 # answer_4 = causal
 # ```
 #
-# With stretches of a fixed length the summaries grow with T: still T² / 64 scores. With a fixed number of
-# them the stretches grow. The square root of T for both is the best of these two, T^1.5 in all.
+# With stretches of a fixed length, the number of summaries grows with T: still T² / 64 scores. With
+# a fixed number of summaries, the stretches grow instead. Setting both the stretch length and the
+# number of summaries to the square root of T is the best compromise: T^1.5 scores in all.
 #
 # </details>
 
@@ -851,13 +875,15 @@ check("04-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Linformer shortens the **length** of keys and values to k. Shortening their width would leave
-#   n² scores.
-# - Most heads of real attention are low-rank; in the first three layers some are far from it; and
-#   "low-rank" means each text has its own few directions. One fixed projection needs a network trained with it. In our 700 steps the
-#   start of E and F mattered more than k, and more was kept where a place means the same in every input.
-# - It saves time well beyond 2 k tokens. The memory it was famous for, a fused kernel saves too,
-#   exactly and without retraining.
+# - Linformer shortens the **length** of keys and values to k. Shrinking their width would leave n²
+#   scores.
+# - Most heads of real attention are low-rank, but some in the first three layers are far from it;
+#   and "low-rank" means that each text has a few directions of its own. One fixed projection needs
+#   a network trained with it.
+# - In our 700 steps, where E and F start mattered more than k, and more quality was kept where a
+#   position means the same in every input.
+# - Linformer saves time at lengths well beyond 2 k. It became famous for saving memory, but a fused
+#   kernel saves that too, exactly and without retraining.
 # - As published it cannot be causal, and its longest input is fixed.
 #
 # **References.** Wang et al. 2020, *Linformer: Self-Attention with Linear Complexity* (equation 7,

@@ -9,16 +9,16 @@
 # %% [markdown] tags=["en"]
 # # 05 · Dynamic attention
 #
-# Two ideas are often told in one breath. **Dynamic convolutions** replace attention by a short
-# kernel whose weights are computed from the token. **Adaptive attention spans** let every head
-# learn how far back it looks. The article says of the first that it adapts the *range* of
+# Two ideas are often lumped together. **Dynamic convolutions** replace attention with a short
+# kernel whose weights are computed from the current token. **Adaptive attention spans** let every
+# head learn how far back it looks. The article says of the first that it adapts the *range* of
 # attention. Does it?
 #
 # | | |
 # |---|---|
 # | **Claim** | `dynamic-attention`: DynamicConv adapts the attention range to the input |
 # | **Time** | 25 minutes; all cells together run in under 40 seconds, offline, without a GPU |
-# | **Afterwards you can** | write both techniques, tell weights that follow the input from a range that does, and say what each saves |
+# | **Afterwards you can** | implement both techniques, tell weights that follow the input from a range that does, and say what each saves |
 
 # %% [markdown] tags=["zh"]
 # # 05 · 动态注意力
@@ -64,9 +64,9 @@ lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_att
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# A trained DynamicConv with a kernel of 15 tokens reads held-out source. At each position most of its
-# weight, 90% say, lies within some distance. If the range adapts to the input, that distance has to
-# be another one in another text, at the same position. By how much?
+# A trained DynamicConv with a kernel of 15 tokens reads held-out source code. At each position most
+# of its weight, say 90%, lies within some distance. If the range adapts to the input, another text
+# has to give another distance at the same position. By how much do the two differ?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -86,17 +86,17 @@ difference = predict(
 # ## 2 · Build: a kernel in place of attention
 #
 # Self-attention compares each token with all others to find its weights. Wu et al. (2019) ask how
-# much of that is needed. Each head h takes a weighted sum of the k newest tokens, itself included
-# (the causal form, as in their decoder; their equation 1 is centred on i):
+# much of that is needed. Each head h takes a weighted sum of the last k tokens, the current one
+# included (the causal form, as in their decoder; their equation 1 is centred on i):
 #
 # $$y_i = \sum_{j=0}^{k-1} \mathrm{softmax}(w)_{h,j} \; x_{i-k+1+j}$$
 #
 # - **LightweightConv**: w is learned once and is the same at every position.
-# - **DynamicConv**: w = W xᵢ is computed from the vector at the position, and from no other position's.
+# - **DynamicConv**: w = W xᵢ is computed from the vector at the current position and from no other.
 #
-# All channels of a head share a kernel. Around it stand a projection to twice the width with a
-# gated linear unit, and an output projection. To compute it fast, the kernels of a block of
-# positions become one band matrix:
+# All channels of a head share a kernel. Before it come a projection to twice the width and a gated
+# linear unit; after it, an output projection. To compute the convolution fast, the kernels of a
+# block of positions become one band matrix:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：用卷积核代替注意力
@@ -118,8 +118,9 @@ kernels = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
 print(dynamic_conv.band_matrix(kernels))
 
 # %% [markdown] tags=["en"]
-# Row i is position i's kernel, one column further to the right each time. One small matrix product
-# a block of positions is the whole convolution. This is what makes it dynamic:
+# Row i holds position i's kernel, shifted one column to the right of the row above. The whole
+# convolution is then one small matrix product per block of positions. The class below is what makes
+# it dynamic:
 
 # %% [markdown] tags=["zh"]
 # 第 i 行就是位置 i 的核，每行比上一行右移一列。每段位置只需一次小矩阵乘法，卷积就算完了。
@@ -133,14 +134,15 @@ lab.show_source(dynamic_conv.DynamicConv)
 #
 # ## 3 · Build: attention with a learned span
 #
-# Sukhbaatar et al. (2019) keep attention and give head h a learned number z, its span. A key that
-# lies x tokens back is weighed by a soft mask before the softmax is normalized:
+# Sukhbaatar et al. (2019) keep attention and give each head h a learned number z, its span. For a
+# key x tokens back, the exponential of its score is multiplied by a soft mask before the softmax is
+# normalized:
 #
 # $$m_z(x) = \mathrm{clamp}\left(\frac{R + z - x}{R},\ 0,\ 1\right) \qquad
 # a_{ij} = \frac{m_z(i-j)\, e^{s_{ij}}}{\sum_q m_z(i-q)\, e^{s_{iq}}}$$
 #
-# The ramp of R tokens lets a gradient reach z: a head that misses something grows, and a penalty
-# on z, added to the loss, makes every other head shrink.
+# The ramp of R tokens lets a gradient reach z: a head that misses something lengthens its span, and
+# a penalty on z, added to the loss, makes every other head shorten its own.
 
 # %% [markdown] tags=["zh"]
 # `kernel_size` 只是构造函数里的一个数，没有任何代码去计算它。
@@ -160,9 +162,9 @@ lab.show_source(adaptive_span.soft_mask)
 show(figures.mask_figure())
 
 # %% [markdown] tags=["en"]
-# What no head of a layer reaches is never computed: queries are cut into blocks, and each block
-# sees a window of keys as wide as the widest head needs. One layer at `stdlib-gpt`'s width, by the
-# formula and as PyTorch counts it while our code runs:
+# Keys that no head of a layer reaches are never computed: queries are cut into blocks, and each
+# block sees a window of keys as wide as the widest head needs. The table shows one layer at
+# `stdlib-gpt`'s width, by the formula and as counted by PyTorch while our code runs:
 
 # %% [markdown] tags=["zh"]
 # 一层里所有头都看不到的键根本不算：把查询切成块，每块只看一段键，宽度由看得最远的头决定。
@@ -187,9 +189,9 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # The few per cent above the formula are the corners of our blocks: the price of computing a band
-# with dense products. Attention counts as full scores; a fused causal kernel skips most of the
-# masked half. Does the time follow? Each technique is interleaved with self-attention, at a
-# quarter of `seq_len`, at `seq_len`, and at twice that:
+# with dense products. Attention is counted with its full score matrix; a fused causal kernel skips
+# most of the masked half. Does the time follow? Each technique is timed interleaved with
+# self-attention, at a quarter of `seq_len`, at `seq_len`, and at twice that:
 
 # %% [markdown] tags=["zh"]
 # 比公式多出的百分之几是分块的边角：用稠密乘法算带状矩阵的代价。注意力按完整的分数矩阵计；
@@ -200,17 +202,17 @@ table(rows, kind="measured")
 table(measure.time_rows(kernel_size, reach, seq_len), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Convolutions and short spans are linear in the length, so their share falls as sequences grow.
-# *measured / formula* is above 1 where copying blocks takes time that no FLOP count sees, and where
-# attention's fused kernel skips scores that the formula counts. A ratio inside the A/A band of its
-# length says nothing.
+# Convolutions and short spans are linear in the length, so their cost relative to attention's falls
+# as sequences grow. *measured / formula* is above 1 where copying blocks takes time that no FLOP
+# count sees, and where attention's fused kernel skips scores that the formula counts. A ratio
+# inside the A/A band of its length says nothing.
 #
 # ## 4 · Train them alike
 #
-# A saving means little without the quality. This record trained the same small model (4 layers,
-# 4 heads, 64 channels, windows of 128 tokens) on the standard library with each technique: the
-# same windows, optimizer and number of steps, three seeds. The loss is on modules that no model
-# saw; the interval is where one more seed falls with 95% confidence.
+# A saving means little without the quality. For this record, the same small model (4 layers, 4
+# heads, 64 channels, windows of 128 tokens) was trained on Python's standard library with each
+# technique: the same windows, optimizer and number of steps, three seeds. The loss is on modules
+# that no model saw in training; with 95% confidence, one more seed would fall inside the interval.
 
 # %% [markdown] tags=["zh"]
 # 卷积和短跨度的计算量与长度成正比，所以序列越长，相对注意力的占比越低。“实测 / 公式”大于 1，
@@ -264,10 +266,11 @@ for variant, spec in variants.items():
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Read it with care: this is a short training of a small model with absolute positions, where nearby
-# tokens are most of what there is to learn, and where a convolution gets nearness for free while
-# attention has to learn it. It compares techniques at an equal, small budget and says nothing about
-# large ones. Note the sign of the penalties: at this budget a shorter span *helps*.
+# Read this with care: it is a short training run of a small model with absolute positions. In it,
+# most of what there is to learn is about nearby tokens. A convolution gets nearness for free, while
+# attention has to learn it. The record compares techniques at an equal, small budget and says
+# nothing about large ones. Note which way the penalties move the loss: at this budget a shorter
+# span *helps*.
 #
 # One point of the record, measured again here (this is the slowest cell):
 
@@ -299,8 +302,8 @@ table([before, now | {"agrees": agreement, "kind": "measured"}])
 # %% [markdown] tags=["en"]
 # ## 5 · What follows the input, and what does not
 #
-# The model that was just trained reads two pieces of Python. At the same position, in the layer
-# where they differ most, these are its kernels:
+# The model just trained reads two pieces of Python. These are its kernels at the same position, in
+# the layer where they differ most:
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 什么随输入变，什么不变
@@ -311,9 +314,9 @@ table([before, now | {"agrees": agreement, "kind": "measured"}])
 show(figures.kernel_figure(model))
 
 # %% [markdown] tags=["en"]
-# The weights do follow the input. The axis does not: it ends at the kernel's width. That is one
-# position, and the layer that differs most; here are the later halves of 32 pieces of held-out
-# source and all heads. How far back lies 90% of the weight?
+# The weights do follow the input. The axis does not: it ends at the kernel's width. That was one
+# position, in the layer that differs most. Now take all heads and the later halves of 32 pieces of
+# held-out source: how far back does 90% of the weight lie?
 
 # %% [markdown] tags=["zh"]
 # 权重确实随输入变化，但横轴不会变：它到核宽为止。这只是一个位置、差别最大的那一层；
@@ -326,11 +329,11 @@ pairs = used_range.between_texts(trained)
 difference.reveal(sum(pairs) / len(pairs))
 
 # %% [markdown] tags=["en"]
-# So the *used* part of the kernel moves. But is it the input that moves it, and is that much? Two
-# controls must show nothing, by construction: a LightweightConv, whose weights are fixed, and attention
-# that weighs all visible tokens alike. The same DynamicConv before training does look at its input, but
-# so weakly that in whole tokens nothing should show. One must show something: the
-# attention of `stdlib-gpt`, which everyone would call adaptive.
+# So the *used* part of the kernel moves. But does the input move it, and does it move much? Two
+# controls must show nothing, by construction: a LightweightConv, whose weights are fixed, and
+# attention that weighs all visible tokens alike. The same DynamicConv before training does look at
+# its input, but so weakly that nothing should show in whole tokens. One control must show
+# something: the attention of `stdlib-gpt`, which everyone would call adaptive.
 
 # %% [markdown] tags=["zh"]
 # 可见，核中*用到*的那一部分确实在变。但使它变的是输入吗？变得算多吗？有两个对照按构造就应当毫无变化：
@@ -374,20 +377,26 @@ for name, tokens in distances.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Read the columns from left to right. As a *share* DynamicConv moves about as much as attention, but
-# that compares some 3 tokens of 15 (the default width) with more than 100 of 512. And the percentiles do not say what moves
-# the range: attention is read in the later half of its window, where the number of visible keys
-# doubles, so that uniform attention, which looks at nothing, moves by more than any other (0.9 x 0.9 / 2
-# of the width, by its position alone). Subtracting the trend helps; comparing two texts **at the same
-# position** settles it: what does not look at its input differs by 0 tokens (so does, in whole
-# tokens, what hardly does: the untrained one), and the rest is the input's doing. The interval is over pairs of texts, since positions of one text are no
-# independent samples. By it the DynamicConv that was trained here adapts the range that it uses, by a
-# token or so, and it learned to.
+# Read the columns from left to right.
 #
-# That is one training. The record has five, each seed with models and 64 texts of its own, so that an
-# interval over seeds covers both. Its rule was registered before it was run, and with it a *positive
-# control*: attention, trained alike, has to differ by more than one token (`stdlib-gpt`'s above does),
-# or the part stays undecided.
+# - As a *share* of the width, DynamicConv moves about as much as attention, but that compares some
+#   3 tokens of 15 (the default width) with more than 100 of 512.
+# - The percentiles do not say what moves the range. Attention is read in the later half of its
+#   window, where the number of visible keys doubles. So uniform attention, which looks at nothing,
+#   moves more than any other technique (0.9 x 0.9 / 2 of the width, by position alone). Subtracting
+#   the trend helps.
+# - Comparing two texts **at the same position** settles it. What does not look at its input differs
+#   by 0 tokens; so, in whole tokens, does the untrained DynamicConv, which hardly looks. The rest
+#   is the input's doing. The interval is over pairs of texts, since positions of one text are not
+#   independent samples.
+#
+# By this measure, the DynamicConv trained here adapts the range that it uses, by a token or so, and
+# it learned to.
+#
+# That is one training run. The record has five; each seed has its own models and its own 64 texts,
+# so an interval over seeds covers both. Its rule was registered before it was run, together with a
+# *positive control*: attention, trained in the same way, has to differ by more than one token
+# (`stdlib-gpt`'s above does), or this part of the claim stays undecided.
 
 # %% [markdown] tags=["zh"]
 # 从左往右看各列。按*占比*，DynamicConv 的变化与注意力相近，但这是拿 15 个 token（默认核宽）中的 3 个左右，与 512 个中的一百多个相比。
@@ -429,13 +438,16 @@ row |= {"recorded": recorded, "may differ by": spread}
 table([row | {"agrees": agrees(live, recorded, spread)}], kind="measured")
 
 # %% [markdown] tags=["en"]
-# **The control fails.** DynamicConv differs by 1.17 tokens (0.945 to 1.39), and untrained by none; but
-# attention, trained as briefly, differs by 0.679 (0.54 to 0.817): less than DynamicConv, and less than
-# the token that the rule asks. By that rule, fixed before these numbers, the part is *undecided*,
-# although its own number lies far from 0. The witness was badly chosen: after 250 steps attention of
-# this size has the highest loss of the three trained mixers, and differs far less than `stdlib-gpt`'s,
-# which is larger, has a window four times as long and was trained for longer; which of these matters was
-# not tested. A new rule with new seeds and a better witness could decide it. Moving the bar now, in sight of the numbers, could not.
+# **The control fails.** DynamicConv differs by 1.17 tokens (0.945 to 1.39), and untrained by none.
+# But attention, trained as briefly, differs by only 0.679 (0.54 to 0.817): less than DynamicConv,
+# and less than the one token that the rule requires. By that rule, fixed before these numbers, this
+# part is *undecided*, although DynamicConv's number lies far from 0.
+#
+# The control was badly chosen. After 250 steps, attention of this size has the highest loss of the
+# three trained mixers, and differs far less than `stdlib-gpt`'s. That model is larger, has a window
+# four times as long and was trained for longer; which of these matters was not tested. A new rule
+# with new seeds and a better control could decide it. Moving the bar now, in sight of the numbers,
+# could not.
 
 # %% [markdown] tags=["zh"]
 # **对照没有通过。** DynamicConv 相差 1.17 个 token（0.945 至 1.39），未训练时为零；但同样只训练了 250 步的注意力
@@ -445,8 +457,8 @@ table([row | {"agrees": agrees(live, recorded, spread)}], kind="measured")
 # 后者的模型更大，窗口是前者的四倍，训练也更久；究竟哪一点起作用，没有检验。另立规则、换用新的种子和更好的对照，才可能有定论；现在看着数字再去挪动界限，得不出结论。
 
 # %% [markdown] tags=["en"]
-# The *reach* is another matter. Without looking at any formula, by the gradient: which tokens can
-# the last output depend on at all, for two random inputs?
+# The *reach* is another matter. Here no formula is used, only the gradient: for two random inputs,
+# how far back is the farthest token that the last output depends on at all?
 
 # %% [markdown] tags=["zh"]
 # *所及范围*则是另一回事。不看公式，只看梯度：对两段随机输入，最后一个输出最远能依赖到哪个 token？
@@ -467,7 +479,7 @@ rows = [
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# By this measure attention itself is "fixed": softmax weights are never zero. Several things are
+# By this measure even attention is "fixed": softmax weights are never zero. Several things are
 # called dynamic:
 #
 # - **weights** that follow the input, and with them, after training, the *used* range: attention and
@@ -479,12 +491,13 @@ table(rows, kind="measured")
 #
 # ## 6 · Spans by head and layer
 #
-# In the record all spans start at half of the window (the paper's start at 0, with relative positions)
-# and the ramp is 16 tokens (the paper's: 32); training moves the spans. Without a penalty some heads
-# lengthen and others shorten; with a penalty only what pays for itself stays long. In the paper's
-# 12-layer model, trained for long, the lowest layers keep the shortest spans and a few heads of the
-# higher layers very long ones; look where they sit in this small one. The figure shows seed 0, the
-# table all three; a head *needs* its span and the ramp.
+# In the record all spans start at half of the window (the paper's start at 0, with relative
+# positions) and the ramp is 16 tokens (the paper's: 32); training moves the spans. Without a
+# penalty some spans lengthen and others shorten; with a penalty only a span that pays for itself
+# stays long. In the paper's 12-layer model, trained for long, the lowest layers keep the shortest
+# spans, and a few heads of the higher layers keep very long ones; see which layers have the long
+# spans in this small model. The figure shows seed 0, the table the mean of all three seeds; a head
+# *needs* its span plus the ramp.
 
 # %% [markdown] tags=["zh"]
 # 照这个标准，注意力自己也是“固定”的：softmax 权重从不为零。被称作“动态”的其实是几件不同的事：
@@ -518,14 +531,14 @@ for penalty in measure.PENALTIES:
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# *needs* and *computed* differ, and what is computed is what the clock sees: a layer computes as many keys as
-# its *widest* head needs, so one far-sighted head makes its neighbours pay.
+# *needs* and *computed* differ, and the time depends on what is computed: a layer computes as many
+# keys as its *widest* head needs, so one far-sighted head makes its neighbours pay.
 #
 # ## 7 · A trained model's spans
 #
-# `stdlib-gpt` looks back 512 tokens with all of its 36 heads. We leave its weights as they are,
-# put a span around each head, wide open, and learn these 36 numbers alone for 20 steps of Adam (a step
-# moves a span by at most 0.08 × 512 = 41 tokens), with a penalty of 10⁻⁴ nats for every token of a
+# All 36 heads of `stdlib-gpt` can look back 512 tokens. We leave its weights as they are, put a
+# wide-open span around each head, and learn these 36 numbers alone for 20 steps of Adam (a step
+# moves a span by at most 0.08 × 512 = 41 tokens). The penalty is 10⁻⁴ nats for every token of a
 # layer's mean span.
 
 # %% [markdown] tags=["zh"]
@@ -564,21 +577,22 @@ average.reveal(spans.mean().item())
 lab.board.add(technique="adaptive span", **points.language_point(shortened, quality=quality))
 
 # %% [markdown] tags=["en"]
-# The table says what the heads give up; what it costs is the difference from the board's first row, in
-# bits per byte. Heads at the shortest span that 20 steps
-# can reach were still shrinking: the mean is what so many steps leave, not what the heads need. More
-# steps would shorten it, at a price that is not measured here. Nor
-# need the time follow (the board's time over the baseline's; above 1 is slower than before): at 512 tokens
-# attention's quadratic part is about 30 % of the arithmetic in this model's layers, of which the fused
-# causal kernel already skips almost half, the widest head of each layer decides, and the soft mask itself
-# costs something. Spans pay in long sequences.
+# The table says what the heads give up; the cost is the difference from the board's first row, in
+# bits per byte. Heads at the shortest span that 20 steps can reach were still shrinking: the mean
+# is what so many steps leave, not what the heads need. More steps would shorten it, at a price that
+# is not measured here.
+#
+# The time need not fall either (see the board's time over the baseline's; above 1 is slower than
+# before). At 512 tokens, attention's quadratic part is about 30 % of the arithmetic in this model's
+# layers, and the fused causal kernel already skips almost half of that. The widest head of each
+# layer decides, and the soft mask itself costs something. Spans pay off in long sequences.
 #
 # ## 8 · Explore
 #
-# Left, the record: loss over arithmetic, the chosen two points large. Right, the same two layers in
-# longer sequences, the spans left as they were learned in windows of 128 tokens (trained on longer ones
-# they may grow). Widen the kernel: where does the loss stop falling? Raise the penalty: what do
-# the saved FLOPs cost, if anything? Then move the length to 8,192.
+# On the left is the record: loss over arithmetic, with the two chosen points enlarged. On the right
+# are the same two layers in longer sequences, with the spans as learned in windows of 128 tokens
+# (trained on longer windows, they may grow). Widen the kernel: where does the loss stop falling?
+# Raise the penalty: what do the saved FLOPs cost, if anything? Then move the length to 8,192.
 
 # %% [markdown] tags=["zh"]
 # 表中是各头放弃了多少；付出的代价，要看每字节比特数与总榜第一行之差。有些头停在 20 步所能达到的最短值上，它们当时还在缩短：
@@ -598,9 +612,9 @@ explore(figures.range_or_width)
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks
 #
-# **Beyond the kernel there is nothing.** Stacking widens the view: every layer adds (kernel width
-# − 1) tokens. That is all: what lies further back cannot influence the output, however important it is.
-# By the formula, and by the gradient through four layers:
+# **Beyond the kernel there is nothing.** Stacking widens the view: every layer adds
+# (kernel width − 1) tokens. That is all: what lies further back cannot influence the output,
+# however important it is. The table compares the formula with the gradient through four layers:
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 何时失效
@@ -625,13 +639,14 @@ for width in (3, 7, 15, 31):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# - **The kernel is predicted blindly.** A layer computes it from the vector at the current position alone
-#   and compares that with no other: it cannot look for a matching bracket. From the second layer on, that
-#   vector contains what the layers before have mixed in from nearby tokens, and no more.
-# - **A span is not a need.** A head keeps its span even where the input has nothing there; and a
-#   span that training shortened is missing when an input needs it.
-# - **Trimming is by layer.** A kernel that takes each head's own span would compute only the share
-#   of keys that heads *need* in section 6's table; this one computes the share in its last column.
+# - **The kernel is predicted blindly.** A layer computes it from the vector at the current position
+#   alone, without comparing that vector with any other: it cannot look for a matching bracket. From
+#   the second layer on, that vector contains what the layers before have mixed in from nearby
+#   tokens, and no more.
+# - **A span is not a need.** A head keeps its span even where the input has nothing that far back.
+#   And once training has shortened a span, it stays short when an input needs more.
+# - **Trimming is by layer.** A kernel that took each head's own span would compute only the share
+#   of keys that heads *need* in section 6's table; ours computes the share in its last column.
 #
 # ## 10 · Verdict
 
@@ -652,8 +667,8 @@ lab.verdict("dynamic-attention", verdicts.dynamic_attention(evidence))
 # %% [markdown] tags=["en"]
 # ## 11 · Exercises
 #
-# **05-1.** Write DynamicConv's output at position `i`: `values` (T, C) are the gated inputs,
-# `kernels` (T, H, k) every position's normalized kernels. Return the C numbers.
+# **05-1.** Compute DynamicConv's output at position `i`: `values` (T, C) are the gated inputs,
+# `kernels` (T, H, k) the normalized kernels of all positions. Return the C numbers.
 #
 # <details><summary>Hint</summary>Tap j reads token i - k + 1 + j; taps before the start add nothing. Give each head's kernel to its C / H neighbouring channels.</details>
 
@@ -691,8 +706,8 @@ check("05-1", output_at)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **05-2.** A layer's heads have learned these `spans`. How many keys does each query have to be
-# computed with, given the ramp and the largest span allowed?
+# **05-2.** A layer's heads have learned these `spans`. How many keys have to be computed for each
+# query, given the ramp and the largest span allowed?
 #
 # <details><summary>Hint</summary>Count the distances 0, 1, 2, ... at which the widest head's mask is above zero.</details>
 
@@ -756,12 +771,12 @@ check("05-3", smallest_kernel)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **05-4 (a target: beat one width for all).** One window of 64 tokens in each of `stdlib-gpt`'s six layers
-# costs 0.36 bits per byte, with nothing retrained. Give six windows whose mean is at most 64,
-# `answer_4 = [64, 64, 64, 64, 64, 64]`, that cost at most 0.25.
+# **05-4 (a target: beat one width for all).** A window of 64 tokens in each of `stdlib-gpt`'s six
+# layers costs 0.36 bits per byte, without retraining. Find six windows, written as
+# `answer_4 = [64, 64, 64, 64, 64, 64]`, whose mean is at most 64 and that cost at most 0.25.
 #
-# <details><summary>Hint</summary>Section 7's figure has the spans that each layer kept. Take from the
-# middle, and give to the first and the last layer.</details>
+# <details><summary>Hint</summary>Section 7's figure shows the spans that each layer kept. Take from
+# the middle layers, and give to the first and the last layer.</details>
 
 # %% [markdown] tags=["zh"]
 # **05-4（挑战题：胜过一刀切的宽度）。** `stdlib-gpt` 的六层若都用宽 64 的窗口，不再训练，每字节要多 0.36 比特。
@@ -782,8 +797,9 @@ check("05-4", answer_4)
 # answer_4 = [152, 48, 16, 24, 32, 112]
 # ```
 #
-# It costs 0.21 bits per byte, found by moving a few tokens from one layer to another while that helped.
-# Not trained for either, the model wants its range at both ends.
+# It costs 0.21 bits per byte, and was found by moving a few tokens from one layer to another as
+# long as that helped. The model was trained for neither choice of windows; it needs its range in
+# the first and the last layer.
 #
 # </details>
 
@@ -801,14 +817,16 @@ check("05-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - DynamicConv computes its *weights* from the token; its *reach* is `kernel_size`, for every
-#   input, and layers x (kernel_size - 1) in a stack. Within it, what it uses differed by a token or so
-#   from text to text; since the registered rule's control failed, that stays undecided.
-# - Shares of unlike widths do not compare, and a range may move by position alone: compare in tokens,
-#   two texts at the same position.
+# - DynamicConv computes its *weights* from the token; its *reach* is `kernel_size` for every input,
+#   and layers x (kernel_size - 1) in a stack. Within that reach, the range that it uses differed by
+#   a token or so from text to text; since the registered rule's control failed, this stays
+#   undecided.
+# - Shares of different widths are not comparable, and a range may move by position alone: compare
+#   two texts at the same position, in tokens.
 # - Adaptive span learns a range for each head; after training it is the same for every input. Only
 #   its dynamic extension lets the input decide.
-# - Both are linear in the length, spans as long as they do not grow with it. Spans save what the widest head of each layer leaves.
+# - Both are linear in the length, spans only as long as they do not grow with it. How much spans
+#   save depends on the widest head of each layer.
 #
 # **References.** Wu et al. 2019, *Pay Less Attention with Lightweight and Dynamic Convolutions*,
 # arXiv:1901.10430. Sukhbaatar et al. 2019, *Adaptive Attention Span in Transformers*,

@@ -9,10 +9,10 @@
 # %% [markdown] tags=["en"]
 # # 06 · Mixed precision
 #
-# A number in 16 bits takes half the room of one in 32, and tensor cores multiply it faster. So
-# mixed precision, says the article (section 2.1), halves memory and makes an A100 three times as
-# fast. We take a number apart, watch gradients fall through fp16's floor, weigh a real training
-# step, and ask: half of *what*, and three times faster than *what*?
+# A 16-bit number takes half the space of a 32-bit one, and tensor cores multiply it faster. So,
+# says the article (section 2.1), mixed precision halves memory and makes an A100 three times as
+# fast. We take a number apart bit by bit, watch gradients fall below fp16's floor, count every byte
+# of a real training step, and ask: half of *what*, and three times faster than *what*?
 #
 # | | |
 # |---|---|
@@ -58,10 +58,10 @@ lab.use_notebook("06_mixed_precision", exercises.EXERCISES, texts("mixed_precisi
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# `torch.amp.autocast` runs matrix products in bf16. How much smaller does that make a training step
-# of `stdlib-gpt` on `batch_size` x `seq_len` tokens (4 x 128 as it stands), weights, gradients, Adam's
-# state and activations together? And how much faster did NVIDIA itself train BERT-large on an A100 with mixed precision than without (one card, 128
-# tokens)?
+# `torch.amp.autocast` runs matrix products in bf16. By how much does that shrink the memory of a
+# training step of `stdlib-gpt` on `batch_size` x `seq_len` tokens (4 x 128 by default), counting
+# weights, gradients, Adam's state and activations together? And how many times faster did NVIDIA
+# itself train BERT-large on an A100 with mixed precision than without (one card, 128 tokens)?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -79,8 +79,9 @@ p_speed = predict("How many times faster did BERT-large train on an A100?", "x")
 # %% [markdown] tags=["en"]
 # ## 2 · A number's bits
 #
-# A floating-point number is a sign, an exponent (which power of two) and a mantissa (how far from
-# there to the next). The exponent's bits give the *range*, the mantissa's the *precision*.
+# A floating-point number consists of a sign, an exponent (which power of two it starts from) and a
+# mantissa (how far it lies towards the next one). The exponent bits set the *range*, the mantissa
+# bits the *precision*.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 一个数的各个位
@@ -105,12 +106,12 @@ rows = [
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# The error is that of normal numbers; below the smallest normal one it grows.
-# tf32 has 19 bits and no type of its own in torch: tensor cores read fp32 numbers and look at that
-# much of them. bf16 is fp32 cut in half; fp16 spends three of its exponent's bits on precision.
+# The maximum error applies to normal numbers; below the smallest one it grows. tf32 has 19 bits and
+# no dtype of its own in torch: tensors stay in fp32, and tensor cores read only that many of their
+# bits. bf16 is the upper half of fp32; fp16 gives three exponent bits to the mantissa.
 #
-# Move the power of ten. At which does fp16 lose its first bits, at which everything? Which of the
-# two 8-bit formats lasts longer, and what does it pay?
+# Move the power of ten. At which power does fp16 start to lose bits, and at which does it lose
+# everything? Which of the two 8-bit formats holds out longer, and what does it give up for that?
 
 # %% [markdown] tags=["zh"]
 # 最大误差针对正规数；小于最小正规数时误差会变大。
@@ -125,13 +126,13 @@ explore(figures.bits_of, frames=19)
 # %% [markdown] tags=["en"]
 # ### Your turn: rounding
 #
-# **06-1.** Write `answer_1(x, exponent_bits, mantissa_bits)` for a Python float: the nearest number
-# of that format, ties to the even one. Numbers below the smallest normal one lie in fixed steps.
-# Nothing here is too large.
+# **06-1.** Write `answer_1(x, exponent_bits, mantissa_bits)`, which rounds a Python float x to the
+# nearest number of that format, ties to even. Below the smallest normal number, the spacing is
+# fixed. No x here is too large for the format.
 #
 # <details><summary>Hint</summary>Around x, neighbours are 2^(exponent − mantissa_bits) apart.
-# <code>math.frexp(x)[1] - 1</code> is x's exponent; the smallest normal number's is
-# 2 − 2^(exponent_bits − 1). Python's <code>round</code> sends ties to even.</details>
+# <code>math.frexp(x)[1] - 1</code> is x's exponent; the exponent of the smallest normal
+# number is 2 − 2^(exponent_bits − 1). Python's <code>round</code> sends ties to even.</details>
 
 # %% [markdown] tags=["zh"]
 # ### 动手：舍入
@@ -165,7 +166,7 @@ check("06-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, for whole tensors and with numbers that are too large:
+# Our version handles whole tensors, and also numbers that are too large:
 
 # %% [markdown] tags=["zh"]
 # 我们的写法，处理整个张量，也处理过大的数：
@@ -174,8 +175,8 @@ check("06-1", answer_1)
 show_source(FloatFormat.cast)
 
 # %% [markdown] tags=["en"]
-# Is it what torch does? Here are all 65,536 patterns of fp16 and of bf16, and half a million random
-# bit patterns of fp32, through both:
+# Does it agree with torch? We run all 65,536 bit patterns of fp16 and of bf16, and half a million
+# random bit patterns of fp32, through both:
 
 # %% [markdown] tags=["zh"]
 # 与 torch 一致吗？fp16 和 bf16 的全部 65,536 种位模式，再加上 50 万个随机的 fp32 位模式，两边各过一遍：
@@ -199,10 +200,10 @@ for name, dtype in TORCH_DTYPES.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Too large** is where conventions part. fp16, bf16 and e5m2 have an infinity. e4m3fn gave that
-# code to numbers: torch *saturates*, it takes the largest number. The OCP standard describes that
-# and another way, in which e4m3 becomes NaN. Code that waits for infinity to notice an overflow
-# notices nothing under torch's:
+# Conventions differ on numbers that are **too large**. fp16, bf16 and e5m2 have an infinity. e4m3fn
+# uses that code for ordinary numbers: torch *saturates*, that is, returns the largest number. The
+# OCP standard describes this and an alternative, in which e4m3 becomes NaN. Under torch's
+# convention, code that waits for an infinity to detect an overflow detects nothing:
 
 # %% [markdown] tags=["zh"]
 # **过大的数**怎么办，各家约定不同。fp16、bf16、e5m2 有无穷大；e4m3fn 把那个编码让给了普通的数：
@@ -227,10 +228,11 @@ table(rows, digits=6, kind="computed")
 # %% [markdown] tags=["en"]
 # ## 3 · What became of it: blocks that share a scale
 #
-# Four bits, one of them the sign, reach from 0.5 to 6. That is enough if neighbours are alike and
-# have a scale of their own: **MX formats** (OCP 2023) give every 32 values eight bits of exponent.
-# Beside them the integers of notebook 09, in groups of 32 with a scale in fp32, on a weight of
-# `stdlib-gpt` and on that weight's gradient:
+# Four bits, one of them the sign, cover magnitudes from 0.5 to 6. That is enough if neighbouring
+# values are similar in size and have a scale of their own: **MX formats** (OCP 2023) give every 32
+# values a shared exponent of eight bits. The table compares them with the integers of notebook 09
+# (groups of 32, each with a scale in fp32), on a weight matrix of `stdlib-gpt` and on the gradient
+# of that matrix:
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 后来的发展：共享缩放因子的块
@@ -261,14 +263,16 @@ for name, encode in measure.ENCODERS.items():  # affine.quantize or block_format
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Scale and elements equal torchao's bit by bit (a test). At four bits MXFP4 errs a fifth to a
-# quarter more than INT4, with 4.25 bits for its 5: levels that crowd towards zero waste some on values that hardly
-# weigh in the error, and a scale that is a power of two fits less well. At eight bits INT8 errs far
-# less, on the gradient too: with a scale for every 32 values the range of an integer suffices. What
-# it loses are the smallest values (column *rounded to zero*), which hardly weigh in such an error.
+# Scales and elements match torchao's bit for bit (a test checks this). At four bits, MXFP4's error
+# is a fifth to a quarter larger than INT4's, but it takes 4.25 bits to INT4's 5. Its levels crowd
+# towards zero, so some are wasted on values that hardly affect the error, and a power-of-two scale
+# fits less well. At eight bits, INT8's error is far smaller, on the gradient too: with a scale for
+# every 32 values, the range of an integer is enough. What INT8 loses is the smallest values (column
+# *gradient rounded to zero*), which hardly affect this kind of error.
 #
-# The FP8 that hardware adopted (Micikevicius et al. 2022; before it Wang et al. 2018 and Sun et al. 2019
-# trained in 8 bits) has *one* scale for a whole tensor: e4m3 for weights and activations, e5m2 for gradients. The same tensors that way:
+# The FP8 that hardware adopted (Micikevicius et al. 2022; Wang et al. 2018 and Sun et al. 2019 had
+# already trained in 8 bits) has *one* scale for a whole tensor, with e4m3 for weights and
+# activations and e5m2 for gradients. The same two tensors, stored that way:
 
 # %% [markdown] tags=["zh"]
 # 缩放因子和元素与 torchao 逐位相同（有测试为证）。4 比特时 MXFP4 的误差比 INT4 大五分之一到四分之一，但它只花 4.25 比特，对方花 5 比特：
@@ -293,11 +297,16 @@ for name, store in measure.OF_A_TENSOR.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Two things show. Without a scale e4m3 is of no use for gradients: nearly all of this one is gone. (e5m2
-# reaches further down, to 2⁻¹⁶; smaller gradients fall through it too.) With a scale, integers err less
-# than e4m3, by more than half on the weight and by a little on the gradient, and less than half as much
-# as e5m2, but they round a part of the gradient to zero and floats hardly any: their range is kept where one scale has to serve large and small values. What a
-# training makes of it is in section 7.
+# The table shows two things:
+#
+# - Without a scale, e4m3 is useless for gradients: nearly all of this one is gone. (e5m2 reaches
+#   further down, to 2⁻¹⁶, but loses gradients that are smaller still.)
+# - With a scale, the integers' error is smaller than e4m3's (by more than half on the weight,
+#   slightly on the gradient) and less than half of e5m2's. But integers round part of the gradient
+#   to zero, and floats hardly any: the floats' range pays off where one scale has to serve large
+#   and small values.
+#
+# Section 7 shows what this does to training.
 
 # %% [markdown] tags=["zh"]
 # 从中可以看出两点。不加缩放，e4m3 对梯度毫无用处：这个梯度几乎全部丢失。（e5m2 能小到 2⁻¹⁶；再小的梯度它也会丢。）
@@ -307,14 +316,15 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 4 · Gradients under the floor
 #
-# The loss is a mean over n tokens. Its gradient for one token therefore carries a factor 1/n, and
-# each layer passes on what it received, times weights. Follow it with round numbers: a logit's
-# gradient is at most 1/n, so for n = 512 tokens at most 2⁻⁹; a token that the model already gives 99.9 %
-# leaves a thousandth of it, 2⁻¹⁹. fp16's smallest normal number is 2⁻¹⁴, its smallest at all
-# 2⁻²⁴, and **half of that, 2⁻²⁵, is the floor**: at or below it all is zero. So that gradient stands
-# above the floor by only 6 doublings, and a batch 64 times as large puts it there.
+# The loss is a mean over n tokens, so its gradient for one token carries a factor 1/n, and each
+# layer multiplies what it receives by weights and passes it on. In round numbers: a logit's
+# gradient is at most 1/n, so for n = 512 tokens at most 2⁻⁹; for a token to which the model already
+# gives 99.9 %, a thousandth of that is left, 2⁻¹⁹. fp16's smallest normal number is 2⁻¹⁴, its
+# smallest number of all is 2⁻²⁴, and **half of that, 2⁻²⁵, is the floor**: anything at or below it
+# becomes zero. So this gradient is only 6 halvings above the floor, and a batch 64 times as large
+# brings it down there.
 #
-# A real step of `stdlib-gpt`, in fp32, and the floor:
+# The gradients of a real step of `stdlib-gpt`, in fp32, and the floor:
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 跌破下限的梯度
@@ -331,12 +341,13 @@ gradients = measure.step_gradients(batch_size, seq_len)
 show(figures.floor_figure(gradients, 2.0**14))
 
 # %% [markdown] tags=["en"]
-# A per cent or two of the activations' gradients are lost at once, too few to show as bars; far more
-# lie in the yellow zone, where each halving costs a bit of precision. bf16 has fp32's exponent: its zone begins at 2⁻¹²⁶, far to the left of the picture.
+# One or two per cent of the activations' gradients are lost outright, too few to show as bars. Far
+# more lie in the yellow zone, where each halving costs a bit of precision. bf16 has fp32's
+# exponent, so its zone begins at 2⁻¹²⁶, far to the left of the picture.
 #
 # **Loss scaling** moves everything to the right: multiply the loss by a scale, and by the chain
-# rule every gradient is multiplied; divide before the optimizer's step (Micikevicius et al. 2018).
-# How far may one go?
+# rule every gradient is multiplied by it too; divide it out before the optimizer's step
+# (Micikevicius et al. 2018). How large may the scale be?
 
 # %% [markdown] tags=["zh"]
 # 激活值的梯度有百分之一二直接丢失，少到柱形图上看不出来；多得多的落在黄色区域，每减半一次就少一位精度。bf16 的指数与 fp32 相同，
@@ -357,9 +368,10 @@ for power in (0, 4, 8, 12, 16, 20, 24):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# There is a window: too little loses small gradients, too much makes large ones infinite. It moves
-# during training, so the scale is found by trial: when a gradient overflows, *skip* that step and
-# halve the scale; after enough quiet steps, double it.
+# The scale has a window: too small, and small gradients are lost; too large, and large ones become
+# infinite. The window moves during training, so the scale is found by trial and error: when a
+# gradient overflows, *skip* that step and halve the scale; after enough steps without overflow,
+# double it.
 
 # %% [markdown] tags=["zh"]
 # 缩放系数有一个合适的区间：太小，小梯度丢失；太大，大梯度变成无穷。区间在训练中还会移动，所以靠试探：
@@ -371,11 +383,11 @@ from efflab.acceleration.loss_scaling import LossScaler
 show_source(LossScaler.update)
 
 # %% [markdown] tags=["en"]
-# ## 5 · As it is spelled today
+# ## 5 · Today's API
 #
 # The article writes `torch.cuda.amp.autocast()` and `torch.cuda.amp.GradScaler()`. Both are
-# deprecated: it is `torch.amp`, with the kind of device as its first argument, and it works on a
-# CPU too. Its loop lacks one more thing, which comes below.
+# deprecated: today's module is `torch.amp`, which takes the device type as its first argument and
+# works on a CPU too. The article's loop also lacks a line, which we come to below.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 如今的写法
@@ -403,8 +415,8 @@ def train_with_scaler(model, optimizer, scaler, n_steps):
 
 
 # %% [markdown] tags=["en"]
-# A tiny model, really trained in fp16 that way, from a scale that is far too large and with growth
-# after every 6 quiet steps instead of 2,000:
+# We train a tiny model this way, really in fp16. The initial scale is deliberately far too large,
+# and it grows after every 6 steps without overflow instead of the default 2,000:
 
 # %% [markdown] tags=["zh"]
 # 下面就用这种写法，真的以 fp16 训练一个微型模型；初始缩放系数故意取得过大，并且连续 6 步没有溢出就翻倍（默认是 2,000 步）：
@@ -427,16 +439,16 @@ assert steps[0]["skipped"]  # 2^22 is far too large
 print(lab.tr("LossScaler has the same scales:"), same)
 
 # %% [markdown] tags=["en"]
-# At the beginning no step is taken at all: the loss stays where it was until the scale has come down. Later
-# an overflow costs one batch. With bf16 the scaler goes, and so does this picture: that is why TPUs
-# (where bf16 comes from) and by now most GPU training use bf16, at the price of three bits of
+# At first no step is taken at all: the loss does not move until the scale has come down. Later,
+# each overflow costs one batch. bf16 needs no scaler and has none of this trouble. That is why TPUs
+# (where bf16 comes from), and by now most GPU training, use bf16, at the price of three bits of
 # mantissa.
 #
 # ### The missing line
 #
-# The article's loop never zeroes the gradients. `backward` *adds* to what is there, so that each
-# step follows the sum of all gradients since the beginning. The same model, once with
-# `optimizer.zero_grad()` and once without:
+# The article's loop never zeroes the gradients. `backward` *adds* to what is there, so each step
+# follows the sum of all gradients since the beginning. The same model, trained with
+# `optimizer.zero_grad()` and without:
 
 # %% [markdown] tags=["zh"]
 # 起初一步也没有更新：缩放系数降下来之前，损失停在原处。后来每溢出一次，就白费一批数据。换成 bf16，缩放器就不需要了，
@@ -473,8 +485,8 @@ assert (summing[:, 1, -1] > 4 * zeroing[:, 1, -1]).all()  # gradients pile up
 show(figures.zeroing_figure(zeroing, summing))
 
 # %% [markdown] tags=["en"]
-# Nothing fails, and the first steps look right. Adam divides by the gradients' own size, which
-# hides how they grow; what it cannot hide is that the direction gets older and older.
+# Nothing fails, and the first steps look right. Adam divides by the size of the gradients, which
+# hides their growth; it cannot hide that their direction is more and more out of date.
 
 # %% [markdown] tags=["zh"]
 # 不报错，开头几步看上去也正常。Adam 会除以梯度自身的大小，掩盖了梯度越积越大；掩盖不了的是：方向越来越陈旧。
@@ -482,16 +494,19 @@ show(figures.zeroing_figure(zeroing, summing))
 # %% [markdown] tags=["en"]
 # ## 6 · Where the bytes go
 #
-# Take one parameter and Adam. In fp32: weight 4, gradient 4, two moments 8: **16 bytes**.
+# Take one parameter, trained with Adam. In fp32 that is weight 4, gradient 4, two moments 8:
+# **16 bytes**.
 #
-# *Autocast* leaves all of that in fp32 and makes 16-bit copies of the matrices on the way: 16 + 2 =
-# **18**. The other recipe, a 16-bit model with *master weights* (Micikevicius; ZeRO), has
-# weight 2, gradient 2, master 4, moments 8: **16** again (Megatron, with fp32 gradients, 18). Neither halves anything here. Why a
-# master copy? In bf16, 1 + 1/512 is 1: an update of less than half a step is rounded away.
+# *Autocast* keeps all of that in fp32 and makes 16-bit copies of the matrices on the fly:
+# 16 + 2 = **18**. The other recipe, a 16-bit model with *master weights* (Micikevicius; ZeRO), has
+# weight 2, gradient 2, master weight 4, moments 8: **16** again (18 in Megatron, with fp32
+# gradients). Neither recipe halves anything here. Why keep a master copy? In bf16, 1 + 1/512 is 1:
+# an update smaller than half the spacing between numbers is rounded away.
 #
-# What can halve is what a *batch* adds, the values kept for the backward pass. With 16-bit weights
-# it nearly does; under autocast the residual stream stays fp32, which leaves two fifths to save. The
-# counts below put its 16-bit copies with what is kept, so that a small batch saves only a quarter.
+# What can halve is what a *batch* adds: the values kept for the backward pass. With 16-bit weights
+# they nearly do. Under autocast the residual stream stays in fp32, so at most two fifths can be
+# saved. The counts below include autocast's 16-bit copies in what is kept, so a small batch saves
+# only a quarter.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 字节花在哪里
@@ -525,17 +540,17 @@ for name, r in RECIPES.items():
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Column *Llama 3.1 70B's state*: to train it, no mixed recipe needs less than fp32's 1,129 GB: before the
-# first activation, that is 14 cards of "80 GB" (85.9 · 10⁹ bytes). (*16 bits only* halves it, but it is
-# no mixed recipe: with no master copy it loses small updates.) *Serving* it is what short formats
-# shrink, for then the state is the weights alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the cache of
-# keys and values comes on top.
+# See column *Llama 3.1 70B's state*: training this model in any mixed recipe takes no less than
+# fp32's 1,129 GB. Before the first activation, that takes 14 cards of "80 GB" (85.9 · 10⁹ bytes).
+# (*16 bits only* halves the state, but it is not a mixed recipe: without a master copy it loses
+# small updates.) Where short formats do help is *serving*, because there the state is the weights
+# alone: 282 GB in fp32, 141 in bf16, 71 in fp8; the KV cache comes on top.
 #
-# Now counted: steps of `stdlib-gpt`, every tensor, what autograd keeps caught by hooks, and the
-# most that was alive at once. Their matrix products are allocated and not multiplied: bytes follow
-# from the shapes, and a CPU without bf16 instructions would take many times as long for a 16-bit
-# product. (A test does multiply, in a smaller step, and counts the same, the peak to within 64
-# bytes.)
+# Now we count steps of `stdlib-gpt`: every tensor, what autograd keeps (caught by hooks), and the
+# peak of what is alive at once. The results of matrix products are allocated but not computed:
+# bytes follow from the shapes alone, and a CPU without bf16 instructions would take many times as
+# long for a 16-bit product. (A test does compute the products, in a smaller step. It gets the same
+# counts, and the same peak to within 64 bytes.)
 
 # %% [markdown] tags=["zh"]
 # 看“Llama 3.1 70B 的状态”一列：训练这个模型，哪种混合做法都不少于 fp32 的 1,129 GB，还没算激活值就要 14 块标称 80 GB（85.9 · 10⁹ 字节）的卡。
@@ -570,20 +585,20 @@ p_memory.reveal(100 - 100 * autocast / fp32)
 show(figures.parts_figure(batch_size, seq_len))
 
 # %% [markdown] tags=["en"]
-# Make `batch_size` 1 and `seq_len` 64: autocast then needs *more* than fp32, for its copies outweigh
-# what so small a batch saves.
+# Set `batch_size` to 1 and `seq_len` to 64: autocast then needs *more* memory than fp32, because
+# its copies outweigh what such a small batch saves.
 #
-# The figure adds up what a step keeps. The formulas hold to the per cent for that. The peak is some
-# per cent above the sum: the softmax over the vocabulary has two more arrays of fp32 at that moment.
-# Two things halve in no mixed recipe: the state, and the loss, which is computed in fp32. The first
-# matters less in a larger batch. The second grows with it, unless one **makes the loss in chunks**:
-# the logits of 512 tokens at a time, and once more for the backward pass. The same counts of larger
-# steps, with the loss whole and in chunks:
+# The figure adds up what a step keeps, and the formulas match that sum to within one per cent. The
+# peak is higher, by roughly a tenth or more: at that moment the softmax over the vocabulary holds
+# two more fp32 arrays. No mixed recipe halves the state, or the loss, which is computed in fp32.
+# With a larger batch the state matters less, but the loss grows, unless one **computes the loss in
+# chunks**: the logits of 512 tokens at a time, and once more for the backward pass. The same counts
+# for larger steps, with the loss whole and in chunks:
 
 # %% [markdown] tags=["zh"]
 # 把 `batch_size` 设为 1、`seq_len` 设为 64：autocast 反而比 fp32 占用*更多*内存，因为它的 16 比特副本超过了这么小的批所能省下的。
 #
-# 图中把一个训练步保留的内容相加；对这个总和，公式的误差在百分之一以内。峰值比总和高出百分之几：到峰值时，词表上的 softmax
+# 图中把一个训练步保留的内容相加；对这个总和，公式的误差在百分之一以内。峰值比总和高出一成左右或更多：到峰值时，词表上的 softmax
 # 还多占两个 fp32 数组。任何混合做法都有两样不减半：状态，以及用 fp32 计算的损失。批越大，前者越不重要；
 # 后者却随批增长，除非**分块计算损失**：每次只算 512 个 token 的 logits，反向传播时再算一遍。
 # 下面对更大的训练步做同样的清点，损失一次算完与分块各一次：
@@ -607,11 +622,12 @@ for (tokens, chunk, recipe), parts in larger.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# With the loss whole, the peak of the leanest recipe is 64 % of fp32's at 10,240 tokens and cannot fall
-# below 62 %, for beyond the state a token adds 62 % of what it adds in fp32. In chunks, what is kept is
-# half to within a few per mille, and the whole step nears it as the state's share fades. So the memory that
-# "halves" is the layers' values; the rest has ways of its own: 8-bit moments (bitsandbytes), sharded
-# state (notebook 12), and *16 bits only*, which loses small updates as above.
+# With the loss whole, the peak of the leanest mixed recipe (*master weights*) is 64 % of fp32's at
+# 10,240 tokens. No batch brings it below 62 %, because beyond the state each token adds 62 % of
+# what it adds in fp32. With the loss in chunks, what is kept is half to within a few per mille, and
+# the whole step approaches half as the state's share shrinks. So the memory that "halves" is the
+# values kept by the layers. The rest has remedies of its own: 8-bit moments (bitsandbytes), sharded
+# state (notebook 12), and *16 bits only*, which loses small updates as noted above.
 
 # %% [markdown] tags=["zh"]
 # 损失一次算完时，最省的做法在 10,240 个 token 上的峰值是 fp32 的 64%，批再大也不会低于 62%：在状态之外，每个 token 带来的部分是 fp32 的 62%。
@@ -622,9 +638,9 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 7 · bf16 on this CPU
 #
-# A CPU gains from bf16 only if it has the instructions. Without them every number is widened,
-# multiplied in fp32 and rounded again; that alone would cost little, but a library without fast code for
-# this case falls back to slow general code. What yours has:
+# A CPU gains from bf16 only if it has the instructions for it. Without them, every number is
+# widened, multiplied in fp32 and rounded back. That alone would cost little, but a library without
+# fast code for this case falls back on slow generic code. Which instructions your CPU has:
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 这块 CPU 上的 bf16
@@ -638,11 +654,12 @@ rows = [{"instructions": name.upper(), "on this CPU": present} for name, present
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Each row is interleaved with fp32, and fp32 with itself (A/A): a ratio inside that band says
-# nothing. Where this CPU has the instructions, a second process does without them
-# (`ONEDNN_MAX_CPU_ISA=AVX2`): the same error, and another time. The cap binds oneDNN alone; the fp32
-# product beside it may run in another library, with all that the CPU has. So that row is an upper
-# end: a CPU that really lacks the instructions is slower in both.
+# Each row is timed interleaved with fp32, and fp32 is also timed against itself (A/A): a ratio
+# inside that band says nothing. If this CPU has the instructions, a second process runs without
+# them (`ONEDNN_MAX_CPU_ISA=AVX2`): the error is the same, the time is not. The cap binds oneDNN
+# only; the fp32 product it is compared with may run in another library, with everything the CPU
+# has. So that row is an upper bound: on a CPU that really lacks the instructions, both products are
+# slower.
 
 # %% [markdown] tags=["zh"]
 # 每一行都与 fp32 交替计时，fp32 也与自己比一次（A/A）：落在这条噪声带之内的比值说明不了问题。
@@ -667,12 +684,16 @@ for what, ratio in measure.cpu_ratios(2, 64).items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# What does it cost in quality? Five seeds, 400 steps each, the same start and the same batches for
-# every precision, so that the difference is taken within a seed (recorded; `efflab experiment
-# mixed-precision`). *fp8 scaled* is FP8 as it is done: each linear map multiplies e4m3 operands, its
-# gradients are e5m2, every tensor has a scale, and the weights stay in fp32 (emulated here: the
-# rounding is real, the speed is not). *fp8 weights* is meant to fail, weights rounded to e4m3 after
-# each step with no master copy: if even that showed nothing, the experiment could not see anything.
+# What does low precision cost in quality? We trained five seeds for 400 steps each. Within a seed,
+# every precision has the same start and the same batches, so differences are paired by seed
+# (recorded; `efflab experiment mixed-precision`). Two of the rows:
+#
+# - *fp8 scaled* is FP8 as used in practice: each linear layer multiplies e4m3 operands, its
+#   gradients are e5m2, every tensor has a scale, and the weights stay in fp32 (emulated here: the
+#   rounding is real, the speed is not).
+# - *fp8 weights* is a control that is meant to fail: weights are rounded to e4m3 after each step,
+#   with no master copy. If even this showed no difference, the experiment could not detect
+#   anything.
 
 # %% [markdown] tags=["zh"]
 # 质量上要付什么代价？5 个种子，各 400 步，每种精度的初始权重和各批数据都相同，差值逐种子求
@@ -703,9 +724,10 @@ for name in mixed_precision.PRECISIONS:
 table(rows, digits=4, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# An interval that contains 0 says that these five seeds cannot tell the two apart, to within its
-# width; the control stands well outside. Updates that get lost late in a long training are not to be
-# seen in 400 steps. The beginning of one seed, repeated here:
+# An interval that contains 0 means that these five seeds cannot tell that precision from the
+# baseline, to within the interval's width; the control lies well outside. Updates that are lost
+# only late in a long training run do not show up in 400 steps. The beginning of one seed, repeated
+# here:
 
 # %% [markdown] tags=["zh"]
 # 区间若包含 0，说明这五个种子在区间宽度之内分不出两者的高下；对照组则远离 0。长时间训练到后期才会丢失的更新，
@@ -732,10 +754,10 @@ table(rows, digits=4)
 # %% [markdown] tags=["en"]
 # ## 8 · Three times faster than what?
 #
-# No GPU is needed for an upper bound. A product takes at least its FLOPs over the peak, or its
-# bytes over the bandwidth. Going from 4 to 2 bytes halves the second; the first depends on what one
-# comes from. An A100 does 19.5 TFLOP/s in plain fp32, 156 in tf32 on its tensor cores, 312 in 16
-# bits:
+# An upper bound needs no GPU. A matrix product takes at least its FLOPs over the peak, and at least
+# its bytes over the bandwidth. Going from 4 to 2 bytes halves the second time; what happens to the
+# first depends on the baseline. An A100 does 19.5 TFLOP/s in plain fp32, 156 in tf32 on its tensor
+# cores, and 312 in 16 bits:
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 3 倍是与谁相比？
@@ -747,17 +769,18 @@ table(rows, digits=4)
 show(figures.roofs_figure())
 
 # %% [markdown] tags=["en"]
-# Over fp32 *without* tensor cores, 3x is nothing much: large products could gain 16. Over **tf32**
-# both roofs double, bytes and peak, so the gain is 2 at every size, and **no shape reaches 3**.
-# NVIDIA's own runs on an A100 are against TF32, which its examples' containers use by default;
-# plain PyTorch multiplies in fp32 until one line asks for TF32,
+# Over fp32 *without* tensor cores, 3x is modest: large products could gain a factor of 16. Over
+# **tf32**, both roofs (memory and compute) double, so the gain is 2 at every size, and **no shape
+# reaches 3**. NVIDIA's own A100 runs are compared with TF32, which the containers of its examples
+# use by default; plain PyTorch multiplies in fp32 until one line asks for TF32,
 # `torch.set_float32_matmul_precision("high")`.
 #
-# A whole step has more than products: LayerNorm, GELU and additions only move bytes, and Adam's
-# state stays fp32. BERT-large at best, beside the published runs. (The
-# V100's batches are NVIDIA's accumulated batches over its accumulation steps. Ours takes an Adam step with
-# every batch, and logits of every token; NVIDIA accumulates 32 to 512 batches a step, so its own bound lies
-# higher, close to 2 over TF32.) Translation's batches, in the second table, count tokens:
+# A whole training step is more than matrix products: LayerNorm, GELU and additions only move bytes,
+# and Adam's state stays in fp32. The first table puts our bound for BERT-large (*at best*) beside
+# the published runs. (The V100's batches are NVIDIA's accumulated batches divided by its
+# accumulation steps. Our bound assumes an Adam step for every batch and logits for every token;
+# NVIDIA accumulates 32 to 512 batches per step, so its own bound is higher, close to 2 over TF32.)
+# In the second table, translation batches are counted in tokens:
 
 # %% [markdown] tags=["zh"]
 # 与*不用* Tensor Core 的 fp32 相比，3 倍不算什么：大的矩阵乘法可达 16 倍。与 **tf32** 相比，
@@ -810,13 +833,15 @@ table(rows, kind="published")
 p_speed.reveal(runs[0]["gain"])
 
 # %% [markdown] tags=["en"]
-# In pre-training the batch doubled along with it: that is the memory's evidence, and part of the
-# speed. And 3.8 to 4.5 on a V100 is no contradiction: it has no TF32, so its baseline is plain FP32.
-# These are throughputs; by time to train NVIDIA's translation gained 2.62 on eight V100s (11.8 to 4.5
-# hours, published). On 256 A100s, where communication counts as well, BERT gained 2.33 over TF32.
+# In pre-training, mixed precision also doubled the batch: evidence for the memory claim, and part
+# of the speed-up. The 3.8 to 4.5 on a V100 is no contradiction: it has no TF32, so its baseline is
+# plain FP32. All of these are throughputs. In time to train, NVIDIA's translation gained a factor
+# of 2.62 on eight V100s (11.8 to 4.5 hours, published). On 256 A100s, where communication counts as
+# well, BERT gained 2.33 over TF32.
 #
-# Roofs are what is possible. What a GPU does, recorded by `make bench-gpu` (yours joins the tables
-# when you run it): square products, and a training step of 12 layers of 768 channels.
+# Roofs give what is possible. What a real GPU does, as recorded by `make bench-gpu` (run it, and
+# your GPU joins the tables): square products, and a training step of a model with 12 layers of 768
+# channels.
 
 # %% [markdown] tags=["zh"]
 # 预训练中批也随之翻倍：这正是显存方面的证据，也是提速的一部分原因。V100 上的 3.8 到 4.5 倍与此并不矛盾：
@@ -831,16 +856,18 @@ table(verdicts.gpu_product_rows(), kind="recorded")
 table(verdicts.gpu_step_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Large products come close to their roofs, and over TF32 nothing passes 2. (Over fp32 the largest
-# passes its roof: the library reaches a smaller share of *that* peak.) The step says the same, if
-# the batch is large. With a small one the GPU waits for launches, autocast launches more kernels
-# for its casts, and is **slower** than TF32, which needs none.
+# Large products come close to their roofs, and no gain over TF32 exceeds 2. (The gain of the
+# largest product over fp32 exceeds its roof, because the library reaches a smaller share of *that*
+# peak.) With a large batch, the training step shows the same. With a small batch, the GPU waits for
+# launches; autocast launches extra kernels for its casts and is **slower** than TF32, which needs
+# no casts.
 #
 # ## 9 · Explore: time, memory, the batch that fits
 #
-# Find a model for which 16 bits make something fit that did not. Which part takes the time when the
-# batch is 1? How much larger does the batch get, from fp32 to autocast, to master weights? One recipe
-# alone puts `qwen3-8b` on one A100: which, and what does section 6 say of it?
+# Find a model that fits on the device only in 16 bits. Which part takes the most time when the
+# batch is 1? How much larger can the batch be with autocast than with fp32, and with master
+# weights? Only one recipe fits `qwen3-8b` on one A100: which one, and what does section 6 say about
+# it?
 
 # %% [markdown] tags=["zh"]
 # 大矩阵的乘法接近各自的屋顶，与 TF32 相比没有一个超过 2 倍。（与 fp32 相比，最大的那个超过了屋顶，
@@ -858,16 +885,17 @@ explore(figures.training, frames=11)
 # %% [markdown] tags=["en"]
 # ## 10 · Where it breaks
 #
-# - **A large state, a small batch.** Fine-tuning a large model on one sequence: memory is weights
-#   and Adam, and mixed precision saves next to nothing.
-# - **fp16 without a scaler**: what is small becomes zero, and no error is raised.
-# - **bf16 weights without master copies**: an update of less than half a step is rounded away
-#   (section 6), and late in training most are small. Our 400 steps do not show it.
-# - **Sums and softmax in 16 bits**: on a GPU autocast keeps them in fp32 for a reason (a CPU's list is
-#   another); `model.half()` does not.
-# - **A CPU without the instructions**: right results, many times slower.
+# - **A large state, a small batch.** Fine-tuning a large model on one sequence: the memory goes to
+#   weights and Adam's state, and mixed precision saves next to nothing.
+# - **fp16 without a scaler**: small numbers become zero, and no error is raised.
+# - **bf16 weights without master copies**: an update smaller than half the spacing between numbers
+#   is rounded away (section 6), and late in training most updates are small. Our 400 steps do not
+#   show it.
+# - **Sums and softmax in 16 bits**: on a GPU, autocast keeps them in fp32 for a reason (on a CPU
+#   its list of operations differs); `model.half()` does not.
+# - **A CPU without the instructions**: correct results, many times slower.
 #
-# On the board: `stdlib-gpt` with everything in bf16, as one would serve it.
+# On the board: `stdlib-gpt` entirely in bf16, as it would be served.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 何时失效
@@ -906,14 +934,15 @@ lab.verdict("amp-speed", verdicts.amp_speed(evidence))
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **06-2 (a target).** Beat MXFP4 at its own 4.25 bits. The standard takes each block's scale as a
-# floor, without asking how well it fits. Write `answer_2(blocks)`: for blocks (n, blocks a row, 32)
-# the whole numbers e of the scales 2^e, so that a weight of `stdlib-gpt` keeps the least error that
-# any choice of e gives: the check tries them all. `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])` is
-# the standard's own, and `block_formats.quantize(x, "mxfp4", exponents=e)` rounds with yours.
+# **06-2 (a target).** Beat MXFP4 at its own 4.25 bits. The standard rounds each block's scale down,
+# without asking how well it fits. Write `answer_2(blocks)`: for blocks of shape (n, blocks per row,
+# 32), return the integers e of the scales 2^e that give a weight matrix of `stdlib-gpt` the
+# smallest error that any choice of e allows; the check tries them all.
+# `block_formats.block_exponents(blocks, block_formats.ELEMENTS["mxfp4"])` gives the standard's
+# exponents, and `block_formats.quantize(x, "mxfp4", exponents=e)` rounds with yours.
 #
-# <details><summary>Hint</summary>Try the standard's exponent and the next one for each block, and
-# keep the one whose block errs less.</details>
+# <details><summary>Hint</summary>For each block, try the standard's exponent and the next larger
+# one, and keep the one with the smaller error.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
@@ -950,14 +979,15 @@ check("06-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve a whole
-# step. Come as near as you can, by any recipe: write `answer_3(model)`, which returns the model and
-# an optimizer for it, changed as you like. Two of its steps, from the first tensor on, may take at
-# most 60 % of fp32's bytes, and after 60 steps of a tiny model the loss may be at most 0.05 nats
-# higher. How low can you get? Try fewer moments, moments in 8 bits, master weights as differences.
+# **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve the
+# memory of a whole step. Come as close to half as you can, by any recipe: write `answer_3(model)`,
+# which returns the model and an optimizer for it, both changed as you like. Two training steps,
+# counted from the first tensor on, may take at most 60 % of fp32's bytes, and after 60 steps of a
+# tiny model the loss may be at most 0.05 nats higher. How low can you get? Try fewer moments,
+# moments in 8 bits, or master weights stored as differences.
 #
-# <details><summary>Hint</summary>Whatever has four bytes can have two. AdamW's moments take the
-# type of the parameters that it is given.</details>
+# <details><summary>Hint</summary>Whatever takes four bytes can take two. AdamW's moments have the
+# dtype of the parameters that it is given.</details>
 
 # %% [markdown] tags=["zh"]
 # **06-3（开放题：推翻这个结论）。** 结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
@@ -984,7 +1014,7 @@ check("06-3", answer_3)
 #     return model, torch.optim.AdamW(model.parameters(), lr=3e-3)
 # ```
 #
-# Over 60 steps it costs nothing that shows. Over a long training it may: section 6 says why.
+# Over 60 steps this costs nothing visible. Over a long training run it may: section 6 says why.
 #
 # </details>
 
@@ -1007,14 +1037,15 @@ check("06-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Exponent bits are range, mantissa bits precision. bf16 has fp32's range, fp16 eight times bf16's
-#   precision.
-# - fp16 makes zero of what is at or below 2⁻²⁵; loss scaling moves gradients above it; bf16 needs none.
-# - Mixed precision halves what the layers keep for the backward pass (autocast saves a quarter to two
-#   fifths), not the loss, unless it is made in chunks. The state stays at 16 bytes a parameter or
-#   grows to 18.
+# - Exponent bits set the range, mantissa bits the precision. bf16 has fp32's range, fp16 has eight
+#   times bf16's precision.
+# - fp16 turns anything at or below 2⁻²⁵ into zero; loss scaling lifts gradients above that; bf16
+#   needs no scaling.
+# - Mixed precision halves what the layers keep for the backward pass (autocast saves a quarter to
+#   two fifths). The loss does not shrink, unless it is computed in chunks. The state stays at
+#   16 bytes per parameter or grows to 18.
 # - "3x" needs a baseline: over TF32, an A100's roofline allows 2; over plain FP32, up to 16.
-# - Blocks with a shared scale carry the idea on to 8 and 4 bits.
+# - Blocks with a shared scale extend the idea to 8 and 4 bits.
 #
 # **References.** Micikevicius et al. 2018, *Mixed Precision Training*, arXiv:1710.03740. Kalamkar et
 # al. 2019, *A Study of BFLOAT16 for Deep Learning Training*, arXiv:1905.12322. Micikevicius et al.

@@ -9,17 +9,17 @@
 # %% [markdown] tags=["en"]
 # # 07 · Compiler fusion
 #
-# A Transformer block is some forty small operations between six matrix products. Run one by one,
-# each is a kernel of its own: it is launched, reads its inputs from memory and writes its result
-# back. A compiler such as XLA turns several into one loop, which keeps what lies between in
-# registers. This notebook lets two real compilers do that, reads in their own output what came of
-# it, and asks when it pays.
+# A Transformer block is six matrix products with some forty small operations between them. Run one
+# by one, each operation is a kernel of its own: it is launched, reads its inputs from memory and
+# writes its result back. A compiler such as XLA merges several operations into one loop, which
+# keeps the intermediate results in registers. This notebook has two real compilers do that, reads
+# the result in their own output, and asks when compiling pays off.
 #
 # | | |
 # |---|---|
 # | **Claim** | `xla-fusion` (section 2.1): XLA fuses operators and so launches fewer kernels |
 # | **Time** | 35 minutes; all cells together run in under 60 seconds, most of it compiling, for which torch needs a C++ compiler (`efflab doctor`); a second run finds compiled kernels on disk and is faster |
-# | **Afterwards you can** | write a fusion pass; read HLO (XLA's own language) and Inductor's C++; count the bytes that fusing saves; say from how many calls on compiling pays, and when it never does |
+# | **Afterwards you can** | write a fusion pass; read HLO (XLA's own language) and Inductor's C++; count the bytes that fusing saves; say after how many calls compiling pays off, and when it never does |
 
 # %% [markdown] tags=["zh"]
 # # 07 · 编译器融合
@@ -59,9 +59,9 @@ lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusi
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# One block, written out, is 46 operations for XLA: 6 matrix products and 40 others, of which two
-# LayerNorms are 22. Reshapes, transposes and broadcasts do not count. Six kernels will remain for
-# the products at the least.
+# One block, with everything written out, is 46 operations for XLA: 6 matrix products and 40 others,
+# of which the two LayerNorms account for 22. Reshapes, transposes and broadcasts do not count.
+# However much is fused, at least six kernels remain for the products.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -78,8 +78,8 @@ n_kernels = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · One block, nothing fused by hand
 #
-# LayerNorm, softmax and GELU stand here as their formulas. The same text runs in torch and in JAX,
-# whose compiler is XLA. `scope` gives each part a name, which XLA keeps.
+# LayerNorm, softmax and GELU are written here as their formulas. The same code runs in torch and in
+# JAX, whose compiler is XLA. `scope` gives each part a name, which XLA keeps.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 一个块，不做任何手工融合
@@ -91,7 +91,7 @@ n_kernels = predict(
 show_source(block.layer_norm, block.softmax, block.gelu, block.block)
 
 # %% [markdown] tags=["en"]
-# Is it the block of the other notebooks, in both frameworks?
+# Does it compute the same as the block of the other notebooks, in both frameworks?
 
 # %% [markdown] tags=["zh"]
 # 它和其他笔记本里的块一样吗？两个框架都要对照。
@@ -108,18 +108,19 @@ for framework, output in outputs.items():
 # %% [markdown] tags=["en"]
 # ## 3 · Build: a fusion pass
 #
-# Take bias and GELU on n values: `add`, two times `multiply`, `erf`, `add`, `multiply`. One by one
-# they read and write 13 n values. In one loop each value is read once and written once: 2 n.
+# Take bias and GELU on n values: `add`, `multiply` twice, `erf`, `add`, `multiply`. One by one,
+# they read and write 13 n values in total. In one loop, each value is read once and written once:
+# 2 n.
 #
-# What may share a loop? Operations that work value by value on as many values can always follow one
-# another (ours joins unequal shapes too, and leaves the nesting to the compiler). A
+# What may share a loop? Operations that work value by value on equally many values can always
+# follow one another (our pass joins unequal shapes too, and leaves the nesting to the compiler). A
 # **reduction** (a sum, a maximum) can end a loop, but its result is known only when the loop is
-# over, so what needs it comes in a later one. A matrix product (**dot**) is a library's kernel and
-# stays alone.
+# over, so whatever needs it goes into a later loop. A matrix product (**dot**) is a library kernel
+# and stays alone.
 #
-# **07-1.** Your turn: `chain` is a list of operations, each reading the one before. Return the
-# kernels, a list of lists. A kernel begins with the first operation, with every `"dot"`, and after
-# a `"dot"` or a `"reduce"`.
+# **07-1.** Your turn: `chain` is a list of operations, each reading the result of the one before.
+# Return the kernels as a list of lists. A new kernel begins at the first operation, at every
+# `"dot"`, and after a `"dot"` or a `"reduce"`.
 #
 # <details><summary>Hint</summary>Keep a list of kernels. For each operation either open a new kernel or append to the last; look at the last operation of the last kernel to decide.</details>
 
@@ -163,8 +164,8 @@ check("07-1", kernels)
 # </details>
 
 # %% [markdown] tags=["en"]
-# A program is a graph, not a chain: an operation may read several results. Ours joins the *latest*
-# kernel that it reads from; then no kernel ever waits for a later one.
+# A program is a graph, not a chain: an operation may read several results. In our pass, an
+# operation joins the *latest* kernel that it reads from, so no kernel ever waits for a later one.
 
 # %% [markdown] tags=["zh"]
 # 程序是图而不是链：一个算子可能读入好几个结果。我们的做法是让它加入所读内核中*最晚*的那个，
@@ -176,10 +177,11 @@ show_source(fusion.fuse)
 # %% [markdown] tags=["en"]
 # ## 4 · XLA's own output
 #
-# `jax.jit(...).lower(...)` gives the program that XLA is handed, `.compile()` the one that it made
-# of it, both in HLO ("high-level operations", XLA's own language). We count the instructions of both. Bytes are what each kernel reads and writes, every
-# tensor once. XLA's *own count* of the program before is far higher, since it takes every broadcast
-# and reshape for a copy; after compiling its count and ours agree.
+# `jax.jit(...).lower(...)` gives the program that XLA is handed, `.compile()` the program that XLA
+# makes of it, both in HLO ("high-level operations", XLA's own language). We count the instructions
+# of both. Bytes are what each kernel reads and writes, with every tensor counted once per kernel.
+# Before compiling, *XLA's own count* is far higher, because it treats every broadcast and reshape
+# as a copy; after compiling, its count and ours agree.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · XLA 自己的输出
@@ -207,18 +209,21 @@ table(rows)
 show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
 
 # %% [markdown] tags=["en"]
-# Read it row by row. Bias and GELU have become one kernel, as promised. A LayerNorm still takes
-# five: each of its two means ends a loop. Softmax takes four; in the first the maximum and what needs it
-# share a kernel, so a kernel can hold more than one loop, which our rule of section 3 does not allow. XLA
-# computes some operations *twice*
-# rather than store their result (count the dots in the rows of the norms, or the three additions of
-# one bias after `qkv`'s product), and it puts copies where a product wants its numbers in another order.
+# Read the figure row by row:
 #
-# Our twenty lines make fewer kernels than XLA, but so far only on paper: they know nothing of memory
-# layouts and of what a loop costs, which XLA weighs. Section 6 runs them.
+# - Bias and GELU have become one kernel, as promised.
+# - A LayerNorm still takes five kernels: each of its two means ends a loop.
+# - Softmax takes four. In the first, the maximum and the operations that need it share a kernel. So
+#   a kernel can hold more than one loop, which our rule of section 3 does not allow.
+# - XLA computes some operations *twice* rather than store their result (count the markers in the
+#   rows of the norms, or the three additions of the same bias after `qkv`'s product).
+# - XLA inserts copies where a product wants its numbers in another order.
 #
-# This is the kernel for bias and GELU in HLO. A line is an operation: its result's type and shape,
-# then its name and what it reads; the one marked ROOT is written to memory:
+# Our twenty lines make fewer kernels than XLA, but so far only on paper: they ignore memory layouts
+# and the cost of a loop, which XLA weighs. Section 6 runs these kernels.
+#
+# This is the kernel for bias and GELU in HLO. Each line is one operation: the type and shape of its
+# result, then its name and what it reads. The line marked ROOT is written to memory:
 
 # %% [markdown] tags=["zh"]
 # 逐行来看。偏置和 GELU 如前所述合成了一个内核。LayerNorm 仍要五个：它的两次求均值各自结束一个循环。
@@ -239,8 +244,9 @@ print(xla.kernel_text(report, gelu.name))
 # %% [markdown] tags=["en"]
 # ## 5 · Derive: the bytes of softmax(QKᵀ)V
 #
-# One head, T tokens of D channels. Written out it is eight operations. Here T = 4 and D = 2, small
-# enough to check by hand; the values are those that XLA's program reads and writes.
+# Take one head, with T tokens of D channels. Written out, its attention is eight operations. Here
+# T = 4 and D = 2, small enough to check by hand; the numbers of values come from the program handed
+# to XLA.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 推导：softmax(QKᵀ)V 的字节数
@@ -258,14 +264,15 @@ for (name, (reads, writes)), op in zip(figures.OPERATIONS.items(), ops, strict=T
 table(rows)
 
 # %% [markdown] tags=["en"]
-# Add up: **12 T² + 4 T D + 4 T** values, here 192 + 32 + 16 = 240, or 960 bytes in fp32.
+# They add up to **12 T² + 4 T D + 4 T** values, here 192 + 32 + 16 = 240, or 960 bytes in fp32.
 #
-# Fuse the six operations between the products into one kernel: the scores are written, read,
-# written and read again, **4 T² + 4 T D** = 96 values. Keep the scores in the cache from the first
-# product to the second, as FlashAttention does, and only the ends are left, if a head's keys and values
-# stay in the cache as well: **4 T D** = 32 values. The scores' T² is gone from the memory traffic. (For longer texts
-# FlashAttention reads K and V again for each block of queries: its traffic is of the order of T² D² / M for
-# a cache of M values, far below T² but not linear.)
+# Fuse the six operations between the products into one kernel, and the scores are written, read,
+# written again and read again: **4 T² + 4 T D** = 96 values. Now keep the scores in the cache from
+# the first product to the second, as FlashAttention does. If a head's keys and values stay in the
+# cache as well, only the inputs and the output are left: **4 T D** = 32 values. The T² of the
+# scores is gone from the memory traffic. (For longer texts, FlashAttention rereads K and V for each
+# block of queries: its traffic is of the order of T² D² / M for a cache of M values, far below T²
+# but not linear.)
 
 # %% [markdown] tags=["zh"]
 # 加起来：**12 T² + 4 T D + 4 T** 个值，这里是 192 + 32 + 16 = 240，按 fp32 计 960 字节。
@@ -285,13 +292,15 @@ for fused in ("none", "softmax", "all"):
 # %% [markdown] tags=["en"]
 # ## 6 · Measure: how much of it reaches the clock
 #
-# Compiled and not, interleaved, on as many threads as torch uses. The first row of each framework is
-# the baseline against itself: two equal things differ by that much here (A/A), and only what lies
-# outside of it counts. A ratio is the median over pairs of runs, so it may differ from the quotient
-# of the two medians beside it. `torch.compile` comes in the next section; its times stand here
-# already. And our fuser's kernels run: `torch` has 43 operations for the same block, of which the
-# fuser makes 19 kernels. Each loop of several operations is compiled by Inductor on its own, one
-# kernel each; products and single operations are torch's:
+# We time compiled and uncompiled runs interleaved, on as many threads as torch uses. The first row
+# of each framework is the baseline against itself (A/A): identical runs differ by that much here,
+# and only a difference beyond it counts. A ratio is the median over pairs of runs, so it may differ
+# from the quotient of the two medians in column *ms*. `torch.compile` comes in the next section;
+# its times are already listed here.
+#
+# Our fuser's kernels run too. In `torch`, the same block is 43 operations, of which the fuser makes
+# 19 kernels. Inductor compiles each loop of several operations on its own, into one kernel each;
+# products and single operations use torch's kernels:
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 实测：有多少体现在时间上
@@ -309,15 +318,16 @@ times = measure.block_times(forms)
 table(measure.time_rows(times), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Where the column beside the interval says no, the row shows nothing. Where it says yes, compare with the bytes and
-# kernels of the next section: the six products (0.47 GFLOP at the defaults) are in every row, and no
-# fusion makes them shorter. XLA's fall may not be fusion alone: its baseline is JAX under `disable_jit`,
-# one primitive at a time, where every operation also pays JAX's Python. We have not taken the two apart.
+# A row with *no* in column *outside the noise?* shows nothing. For a row with *yes*, compare the
+# time with the bytes and kernels of the next section: the six products (0.47 GFLOP at the defaults)
+# are in every row, and no fusion makes them faster. XLA's gain may not be due to fusion alone: its
+# baseline is JAX under `disable_jit`, one primitive at a time, where every operation also pays for
+# JAX's Python. We have not separated the two.
 #
-# Are fewer kernels faster? In torch's rows the kernels number 43, 19 (our fuser), 13 (Inductor) and 10
-# (torch's own). Where the intervals of two rows overlap, the clock does not tell them apart: the
-# products are the same in all. Our fuser's plan pays, besides, for calling nine compiled loops from
-# Python, one by one.
+# Are fewer kernels faster? torch's rows have 43 kernels (single operations), 19 (our fuser), 13
+# (Inductor) and 10 (torch's own). Where the intervals of two rows overlap, the times cannot
+# separate them: the products are the same in all rows. Our fuser's plan also pays for calling nine
+# compiled loops from Python, one by one.
 
 # %% [markdown] tags=["zh"]
 # “超出噪声？”一列为“否”的行，说明不了问题。为“是”的行，请与下一节的字节数和内核数相比：六次矩阵乘法（默认参数下 0.47 GFLOP）
@@ -331,8 +341,8 @@ table(measure.time_rows(times), kind="measured")
 # ## 7 · The same block through torch.compile
 #
 # Inductor, torch's compiler, writes C++ for the loops and calls the library for the products. The
-# last row of the table is not written out: it is torch's own layer, whose LayerNorm, attention and
-# GELU were fused **by hand** years ago.
+# last row of the table is not the written-out block but torch's own layer, whose LayerNorm,
+# attention and GELU were fused **by hand** years ago.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 用 torch.compile 编译同一个块
@@ -352,13 +362,13 @@ table(rows)
 show(figures.graph_figure(written, lab.tr("Inductor: the same block before and after")))
 
 # %% [markdown] tags=["en"]
-# Inductor puts a whole LayerNorm into one kernel: several loops one after the other, with a launch
-# between none of them (a kernel's box names each kind of operation once). But look at the table's
-# last row: the library, **without any compiler**, runs the block in 10 kernels (the row's
-# operations; 9 with Inductor) and moves fewer bytes (those before) than either compiler with the written-out one. Fusing by hand is what compilers compete
-# with.
+# Inductor puts a whole LayerNorm into one kernel: several loops in a row, with no launch between
+# them (a kernel's box names each kind of operation once). But look at the table's last row.
+# **Without any compiler**, the library runs the block in 10 kernels (column *operations*; 9 with
+# Inductor) and moves fewer bytes (column *MB before*) than the written-out block does after either
+# compiler (*MB after*). Fusing by hand is what compilers compete with.
 #
-# The C++ of bias and GELU. One loop over rows, one over channels, several values at once:
+# The C++ of bias and GELU has one loop over rows and one over channels, several values at a time:
 
 # %% [markdown] tags=["zh"]
 # Inductor 把整个 LayerNorm 放进一个内核：几个循环前后相接，中间不必再启动（方框里每种算子只列一次）。
@@ -375,9 +385,9 @@ print(inductor.cpp_source(written, name))
 # %% [markdown] tags=["en"]
 # ## 8 · What a launch costs
 #
-# The model: **t = n · overhead + bytes / bandwidth**. To test it, run n additions and
-# multiplications in a row, on few values and on many, and fit the two constants to all of them. Does
-# one pair explain every row?
+# The model is **t = n · overhead + bytes / bandwidth**. To test it, we run n additions and
+# multiplications in a row, on few values and on many, and fit the two constants to all of the
+# times. Does one pair of constants explain every row?
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 启动一次要多少时间
@@ -392,25 +402,26 @@ table(measure.fit_rows(chains, model))
 table(figures.constant_rows(model))
 
 # %% [markdown] tags=["en"]
-# For 16 kernels and more it mostly does, to some tenths, while the times span three orders of magnitude;
-# of a kernel alone the call's own overhead is a large part, which the model does not know. Below the size
-# at which both halves are even (its column), a kernel costs its launch, whatever it computes; above, it costs
-# its bytes. The bandwidth is that of a cache, since these arrays fit into one.
+# For 16 kernels and more it mostly does, with errors of a few tenths, while the times span more
+# than two orders of magnitude in all. A single kernel's time is in large part the overhead of the call itself,
+# which the model does not include. Below the size at which the two terms are equal (column *even
+# at*), a kernel costs its launch, whatever it computes; above it, its bytes. The bandwidth is that
+# of a cache, because these arrays fit into one.
 #
-# On a GPU launches run ahead: while it works, the CPU already queues the next. So the **longer** of
-# the two counts instead of their sum, and only that fits what `make bench-gpu` recorded there (run it
-# and yours joins the table). The launch takes longer than here, the bandwidth is so much higher that
-# far larger tensors are "small".
+# On a GPU, launches run ahead: while the GPU works, the CPU already queues the next kernels. So the
+# **longer** of the two terms counts instead of their sum, and only that fits what `make bench-gpu`
+# recorded there (run it, and your GPU joins the table). The bandwidth there is so much
+# higher that far larger tensors count as "small".
 #
-# Now 16 of them as one kernel, compiled by XLA:
+# Now 16 operations as one kernel, compiled by XLA:
 
 # %% [markdown] tags=["zh"]
-# 16 个及以上的内核大体符合：时间跨越三个数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
+# 16 个及以上的内核大体符合：全部时间跨越两个多数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
 # 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
 #
 # 在 GPU 上，启动可以提前：GPU 还在计算时，CPU 已把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
 # 也只有这样才符合 `make bench-gpu` 存档的测量（在你的 GPU 上运行，表中就会多出一行）。
-# 启动开销比这里大，带宽却高得多，于是大得多的张量也算“小”。
+# 那里的带宽高得多，于是大得多的张量也算“小”。
 #
 # 再把 16 个算子交给 XLA 编成一个内核：
 
@@ -418,15 +429,15 @@ table(figures.constant_rows(model))
 table(measure.fused_rows(chains), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Not 16 times faster: a call of a compiled program costs ten microseconds and more here whatever it
-# computes, many launches of torch's, and only with many values do the saved bytes count for more. We
-# have not taken that cost apart.
+# The speed-up is far from 16: calling a compiled program costs ten microseconds or more here,
+# whatever it computes, as much as many of torch's launches. Only with many values do the saved
+# bytes outweigh that cost. We have not broken it down.
 #
-# The figure's lines and filled dots are the model's (computed): they charge the fused kernel one launch and nothing for the
-# call, so its title is what fusing *could* give. Open symbols are the measured chains: with few
-# values the fused ones stand far above their line. Move the number of operators and of values. Raise the launch to
-# 5 µs and choose a GPU: at which size do the bytes take over from the launches, and does the speedup
-# change there?
+# The figure's lines and filled dots come from the model (computed). The model charges the fused
+# kernel one launch and nothing for the call, so the title says what fusing *could* give. Open
+# symbols are the measured chains: with few values, the fused ones lie far above their line. Move
+# the number of operators and of values. Set the launch to 5 µs and choose a GPU: at which size do
+# the bytes take over from the launches, and does the speed-up change there?
 
 # %% [markdown] tags=["zh"]
 # 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都要十微秒以上，相当于启动 torch 的许多个内核；
@@ -442,8 +453,8 @@ explore(figures.fusion_cost_here(model, chains), frames=7)
 # %% [markdown] tags=["en"]
 # ## 9 · Where it breaks: when compiling does not pay
 #
-# **Small shapes.** Bias and GELU, compiled once for any length, against the six operations and
-# against the two kernels (`+` and `gelu`) that torch has anyway.
+# **Small shapes.** We compile bias and GELU once for any length, and compare the result with the
+# six operations and with the two kernels (`+` and `gelu`) that torch has anyway.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 何时失效：编译不划算的时候
@@ -454,13 +465,13 @@ explore(figures.fusion_cost_here(model, chains), frames=7)
 table(measure.small_rows(), kind="measured")
 
 # %% [markdown] tags=["en"]
-# A ratio above 1 is a loss, where it lies outside the noise (the interval is that of the ratio to torch's
-# own two). With few values the compiled program may lose even to six operations; to torch's own two it
-# loses wherever the whole interval lies above 1.
+# A ratio above 1 is a loss if it lies outside the noise (the interval is that of column "/ torch's
+# own two"). With few values, the compiled program may lose even to the six operations; it loses to
+# torch's own two wherever the whole interval lies above 1.
 #
-# **Changing shapes.** XLA compiles a program for one shape. Sentences come in all lengths, so it
-# compiles again for each; people pad to a few sizes instead. torch does the same, notices that a
-# size changes, and compiles the second time for any.
+# **Changing shapes.** XLA compiles a program for one shape. Sentences come in all lengths, so XLA
+# compiles again for each; people therefore pad to a few lengths. torch starts in the same way, but
+# it notices which size changes, and its second compilation covers any value of it.
 
 # %% [markdown] tags=["zh"]
 # 比值大于 1 且超出噪声，就是变慢（表中的区间是与 torch 现成两个内核之比的区间）。值少时，编译后的程序可能连六个单独的算子都不如；
@@ -492,10 +503,10 @@ for i, n in enumerate(lengths):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Few calls.** Compiling takes tenths of a second to many seconds, a call saves milliseconds.
-# (Inductor's seconds are those of the first call, XLA's of `.compile()` alone, without tracing. Inductor
-# finds what it compiled in an earlier run on disk, so run this twice. Where the two times are not told
-# apart by their ratio's interval, the table says so.)
+# **Few calls.** Compiling takes from tenths of a second to many seconds; a call saves milliseconds.
+# (Inductor's seconds are those of the first call, XLA's those of `.compile()` alone, without
+# tracing. Inductor finds on disk what it compiled in an earlier run, so run this twice. If the
+# interval of their ratio does not separate the two times, the table says *not told apart*.)
 
 # %% [markdown] tags=["zh"]
 # **调用太少。** 编译要零点几秒到十几秒，每次调用省下的是毫秒。（Inductor 的秒数是首次调用的，
@@ -524,9 +535,10 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 10 · What became of it: compilers that know attention
 #
-# Loop fusion never removes the T²: a softmax cannot join the products beside it. So compilers learned
-# the *pattern*. Given softmax(QKᵀ)V as people write it, in four operations, Inductor replaces it by
-# the fused kernel that people wrote by hand, and its bytes become those of our formula's last line.
+# Loop fusion never removes the T²: a softmax cannot join the products on either side of it. So
+# compilers learned the *pattern*. Given softmax(QKᵀ)V as people write it, in four operations,
+# Inductor replaces it with the hand-written fused kernel, and the bytes drop to those of our
+# formula for one kernel.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 后来的发展：认得注意力的编译器
@@ -557,13 +569,14 @@ for fused, (form, formula) in figures.FORMULAS.items():
 table(rows)
 
 # %% [markdown] tags=["en"]
-# An added bias is still a pattern that Inductor knows, if it is written as one of its examples; change
-# the formula otherwise (a cap on the scores) and none fits. That gap is what FlexAttention fills: it compiles a fused attention around a formula of yours.
+# Attention with an added bias still matches, if it is written like one of Inductor's example
+# patterns. Change the formula in another way (a cap on the scores, say) and no pattern matches.
+# FlexAttention fills that gap: it compiles a fused attention around your own formula.
 #
-# On a GPU, where memory is the slow part, the T² costs the most. The block of section 6 in fp32
-# (1,024 channels and tokens, 16 heads), and 8 heads of attention alone in bf16, not causal, by length
-# (`make bench-gpu`). Ratios are
-# again medians over pairs; "math" is torch's own way without fusing:
+# On a GPU, where memory is the slow part, the T² costs the most. The two tables show what
+# `make bench-gpu` recorded: the block of section 6 in fp32 (1,024 channels and tokens, 16 heads),
+# and attention alone by length (8 heads, bf16, not causal). Ratios are again medians over pairs;
+# "math" is torch's own unfused way:
 
 # %% [markdown] tags=["zh"]
 # 加偏置的写法，只要与它收录的样式一致，Inductor 也还认得；换一种改法（例如给分数设上限），就没有模式可套了。FlexAttention 填补的正是这个空缺：
@@ -592,8 +605,9 @@ for gpu, part in gpu_bench.read_part(gpu_bench.ATTENTION).items():
 table([row for row in rows if row["ms"] is not None], kind="recorded")
 
 # %% [markdown] tags=["en"]
-# The compiler gets most of what fusing by hand gives the block, not all. In attention the fused
-# kernels' memory has no T² (flash needs some extra at 512 tokens), and the longer the text, the further they pull ahead.
+# For the block, the compiler gets most of what fusing by hand gives, but not all. In attention, the
+# memory of the fused kernels has no T² (flash needs some extra at 512 tokens), and the longer the
+# text, the further they pull ahead.
 #
 # ## 11 · Verdict
 
@@ -646,11 +660,12 @@ check("07-2", times_fewer)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **07-3. Performance target.** Fuse by hand, without a compiler and without
-# `scaled_dot_product_attention`: softmax(QKᵀ)V on (1, 4, 1024, 64), with **at most a quarter of the
-# memory** of the written-out version, and no slower (its A/A noise allowed). The check measures both.
+# **07-3. Performance target.** Fuse softmax(QKᵀ)V by hand, without a compiler and without
+# `scaled_dot_product_attention`. On inputs of shape (1, 4, 1024, 64), use **at most a quarter of
+# the memory** of the written-out version, and be no slower (within its A/A noise). The check
+# measures both.
 #
-# <details><summary>Hint</summary>The scores of a few queries are few. Take 64 queries at a time, and each block's scores never leave the cache.</details>
+# <details><summary>Hint</summary>A few queries have few scores. Take 64 queries at a time, and the scores of each block never leave the cache.</details>
 
 # %% [markdown] tags=["zh"]
 # **07-3. 性能目标。** 不用编译器，也不用 `scaled_dot_product_attention`，手工融合：
@@ -685,20 +700,20 @@ check("07-3", attend)
 
 # %% [markdown] tags=["en"]
 # **Beat this verdict.** Find a function for which XLA does *not* launch fewer kernels, or for which
-# the bytes grow: `fusion.xla_report(fn, *arrays)` tells both. Reductions in a row are a beginning,
-# a copy that a product demands another. And the other way round: which form of LayerNorm (think of
-# E[x²] − E[x]²) needs fewer than five kernels, and what does it cost in accuracy?
+# the bytes grow: `fusion.xla_report(fn, *arrays)` reports both. Reductions in a row are one
+# starting point, a copy that a product demands is another. Conversely, which form of LayerNorm
+# (think of E[x²] − E[x]²) needs fewer than five kernels, and what does it cost in accuracy?
 #
 # ## Recap
 #
-# - A compiler makes kernels of operations; between two products everything that works value by value
-#   can be one loop. XLA on this CPU saves some 40 % of kernels and of bytes, Inductor some 70 and
-#   60 %.
+# - A compiler turns operations into kernels; between two products, everything that works value by
+#   value can be one loop. On this CPU, XLA saves about 40 % of the kernels and of the bytes;
+#   Inductor saves about 70 % of the kernels and 60 % of the bytes.
 # - A kernel costs its launch and its bytes: t = n · overhead + bytes / bandwidth. The smaller the
 #   tensors, the more the launch counts.
-# - Kernels fused by hand are fewer and move less than what either compiler makes here. Today's
-#   compilers therefore also recognize patterns and put such kernels in.
-# - Compiling pays after many calls with the same shapes; small and changing ones lose.
+# - The kernels fused by hand are fewer, and move fewer bytes, than those of either compiler here.
+#   Today's compilers therefore also recognize patterns and put such kernels in.
+# - Compiling pays off after many calls with the same shapes; small or changing shapes lose.
 #
 # **References.** OpenXLA, *Operation semantics*, openxla.org/xla/operation_semantics. Ansel et al.
 # 2024, *PyTorch 2*, doi:10.1145/3620665.3640366. Dao et al. 2022, *FlashAttention*,

@@ -9,16 +9,17 @@
 # %% [markdown] tags=["en"]
 # # 08 · Accelerators
 #
-# An NPU answers 40 % sooner than a GPU, says the article, and an FPGA can serve inference too. You
-# need neither to find out: we move numbers through a grid of multipliers by hand, count its cycles,
-# set an NPU against three GPUs by one model for both sides, and end with a matrix unit of our own,
-# as real hardware: simulated clock by clock, exact to the bit, and fitted onto chips you can buy.
+# An NPU has 40 % lower latency than a GPU, says the article, and an FPGA can serve inference too.
+# You need neither to find out. We move numbers through a grid of multipliers step by step and count
+# its cycles, then compare an NPU with three GPUs by one model for both sides. We end with a matrix
+# unit of our own, as real hardware: simulated clock by clock, exact to the bit, and fitted onto
+# chips you can buy.
 #
 # | | |
 # |---|---|
 # | **Claims** | `npu-latency`, `fpga-inference` |
 # | **Time** | 40 minutes; the cells run in about a minute, the first time in about two |
-# | **Afterwards you can** | follow data through a systolic array and say how much of it idles, tell for which shapes an NPU beats a GPU, run one OpenVINO file on whatever a machine has, and read, break and synthesize an int8 unit |
+# | **Afterwards you can** | follow data through a systolic array and say how much of it idles, tell for which shapes an NPU beats a GPU, run one OpenVINO file on whatever devices a machine has, and read, break and synthesize an int8 unit |
 
 # %% [markdown] tags=["zh"]
 # # 08 · 加速器
@@ -58,8 +59,9 @@ lab.use_notebook("08_accelerators", exercises.EXERCISES, texts("accelerators"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# The first TPU multiplies in a grid of 256 x 256 cells. One head's scores are a product of 128
-# queries with 128 keys, 64 numbers each; head after head of them comes.
+# The first TPU multiplies in a grid of 256 x 256 cells. One head's attention scores are a product
+# of 128 queries with 128 keys, each a vector of 64 numbers. Many heads are computed one after
+# another.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -73,7 +75,8 @@ p_used = predict(
 )
 
 # %% [markdown] tags=["en"]
-# 40 % lower latency is 0.6 of the time. Take a whole BERT-base block and eight texts of 128 tokens.
+# 40 % lower latency means 0.6 of the time. Take a whole BERT-base block and eight texts of 128
+# tokens.
 
 # %% [markdown] tags=["zh"]
 # 延迟低 40%，就是用时为 0.6 倍。取 BERT-base 的一整层，八条文本，每条 128 个 token。
@@ -93,10 +96,10 @@ p_chips = predict("On how many of the six do MiniLM's products for 128 tokens ta
 # %% [markdown] tags=["en"]
 # ## 2 · Build: a grid that multiplies
 #
-# A matrix product reads every number many times. A **systolic array** reads it once for a whole
-# row or column of cells: each cell multiplies, adds, and hands its operand on to its neighbour, one cell a clock (Kung 1982). What
-# *stays* in a cell meanwhile is the dataflow. Move the slider: the colours are waves of values that
-# run down the diagonal, and a white cell idles.
+# A matrix product reads every number many times. A **systolic array** reads it once for a whole row
+# or column of cells: each cell multiplies, adds, and hands its operand on to its neighbour, one
+# cell per clock (Kung 1982). A dataflow is named after what *stays* in a cell meanwhile. Move the
+# slider: the colours are waves of values that run along the diagonal, and white cells are idle.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：会做乘法的网格
@@ -108,9 +111,10 @@ p_chips = predict("On how many of the six do MiniLM's products for 128 tokens ta
 show(figures.animation())
 
 # %% [markdown] tags=["en"]
-# **08-1.** Build the left one. Write `one_clock(x, y, total, left, top)` (as `answer_1`): `x` and `y` hold the value
-# of A and of B that each cell has, `total` its sum; `left` (one a row) and `top` (one a column)
-# enter now. Return the three after one clock. Values that have not come yet are 0.
+# **08-1.** Build the grid on the left. Write `one_clock(x, y, total, left, top)` (as `answer_1`):
+# `x` and `y` hold the values of A and of B that each cell has, and `total` its sum; `left` (one
+# value per row) and `top` (one per column) enter now. Return the three after one clock. Values that
+# have not arrived yet are 0.
 #
 # <details><summary>Hint</summary>`np.column_stack([left, x[:, :-1]])` moves all of x one cell to
 # the right.</details>
@@ -145,17 +149,18 @@ check("08-1", answer_1)
 # %% [markdown] tags=["en"]
 # ### The cycles, step by step
 #
-# Let R x C cells compute (m x k)(k x n). Where outputs stay:
+# Let R x C cells compute (m x k)(k x n). If outputs stay:
 #
 # 1. A grid holds R x C outputs, so the product takes ⌈m/R⌉ · ⌈n/C⌉ **folds**.
-# 2. Each output adds up k products, one a clock: the **stream** is k long.
+# 2. Each output adds up k products, one per clock: the **stream** has length k.
 # 3. Row i and column j start i and j clocks late, so the far corner starts R + C − 2 clocks after
 #    the first cell: the **diagonal**.
-# 4. A fold takes k + R + C − 2. Where weights or inputs stay, they are first shifted in: R more.
+# 4. A fold takes k + R + C − 2 cycles. If weights or inputs stay, they are shifted in first: R
+#    more.
 #
-# Then the sizes change their places. Where weights stay, k lies over the rows, n over the columns,
-# and m streams. Take m = 4, n = 6, k = 5 on 2 x 3 cells, and check a line by hand (the table counts
-# cycles from 0, as SCALE-Sim does: one less):
+# In the other dataflows, the sizes swap roles. If weights stay, k lies over the rows, n over the
+# columns, and m streams. Take m = 4, n = 6, k = 5 on 2 x 3 cells, and check one row of the table by
+# hand (it counts cycles from 0, as SCALE-Sim does, so it shows one less):
 
 # %% [markdown] tags=["zh"]
 # ### 周期数，一步步来
@@ -188,11 +193,11 @@ table(terms, kind="computed")
 show_source(systolic.fold_cycles, systolic.gemm_cycles)
 
 # %% [markdown] tags=["en"]
-# The −1 is SCALE-Sim's: it gives the number of the last cycle, counted from 0. SCALE-Sim (Samajdar
-# et al. 2020) is the simulator that architects use. It writes down which address is read in which
-# cycle; our formula has to come to the same. These are 14 of its runs (version 2), and
-# the tests hold 108 more (version 3). Where outputs stay, the paper's own formula has R more a fold, in
-# which they leave; the program does not count these.
+# The −1 comes from SCALE-Sim, which gives the number of the last cycle, counted from 0. SCALE-Sim
+# (Samajdar et al. 2020) is the simulator that computer architects use. It writes down which address
+# is read in which cycle, and our formula has to agree with it. The table shows 14 of its runs
+# (version 2); the tests hold 108 more (version 3). If outputs stay, the formula in SCALE-Sim's
+# paper has R more cycles per fold, in which the outputs leave; the program does not count these.
 
 # %% [markdown] tags=["zh"]
 # 末尾的 −1 来自 SCALE-Sim：它给出的是最后一个周期的编号，从 0 数起。SCALE-Sim（Samajdar 等 2020）
@@ -219,11 +224,12 @@ table(runs, kind="simulated", digits=5)
 # %% [markdown] tags=["en"]
 # ### A second register hides the loading
 #
-# SCALE-Sim runs one fold after the other. The first TPU does not: each cell has a second register,
-# into which the next tile of weights is shifted while the one in use multiplies (Jouppi et al.
-# 2017). Three tiles of weights, A, B and C, each with a stream of its own. In use is bold, below it
-# waits what comes next. Switch to one register: the loading no longer hides behind the crossing of
-# the tile before. Then shorten the stream to 2: why does the array idle even with two?
+# SCALE-Sim finishes one fold before it starts the next. The first TPU does not: each cell has a
+# second register, into which the next tile of weights is shifted while the one in use multiplies
+# (Jouppi et al. 2017). The figure shows three tiles of weights, A, B and C, each with a stream of
+# its own. The weight in use is bold; below it waits the next one. Switch to one register: the
+# loading no longer hides behind the previous tile's crossing of the grid. Then shorten the stream
+# to 2: why does the array idle even with two registers?
 
 # %% [markdown] tags=["zh"]
 # ### 第二个寄存器：把装载藏起来
@@ -236,8 +242,9 @@ table(runs, kind="simulated", digits=5)
 explore(figures.second_register, frames=13)
 
 # %% [markdown] tags=["en"]
-# A fold now starts max(stream, R) cycles after the one before: the stream if that is long, else the
-# loading, which takes R. What is left of loading and diagonal is paid once, not once a fold.
+# Each fold now starts max(stream, R) cycles after the one before: a long stream sets the pace,
+# otherwise the loading does, which takes R. What is left of loading and diagonal is paid once, not
+# once per fold.
 
 # %% [markdown] tags=["zh"]
 # 于是每一折比前一折晚 max(流长, R) 个周期开始：流够长就由它决定，否则由装载的 R 个周期决定。
@@ -249,9 +256,10 @@ show_source(systolic.overlapped_cycles)
 # %% [markdown] tags=["en"]
 # ## 3 · Explore: which array for which Transformer?
 #
-# Start with a long text and a small array, then make one of them small or large. What does the
-# array lose on scores and context, and why not on the FFN? Which dataflow suits short texts? Rows
-# and columns differ, too: try 256 x 16 and 16 x 256. Then give each cell a second register.
+# Start with a long text and a small array, then shorten the text or enlarge the array. What does
+# the array lose on scores and context, and why not on the FFN? Which dataflow suits short texts?
+# Rows and columns are not interchangeable either: try 256 x 16 and 16 x 256. Then give each cell a
+# second register.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 探索：什么样的 Transformer 配什么样的阵列？
@@ -275,29 +283,30 @@ table(rows, kind="computed")
 p_used.reveal(rows[-1]["utilization (%)"])
 
 # %% [markdown] tags=["en"]
-# One head alone uses 1.8 %: it fills a quarter of the rows and half of the columns, and 128 values
-# stream through a grid that needs 766 clocks to load and to cross. With the second register, heads
-# in a row take 256 clocks each, those of the loading, and use 1/8 · 128/256 = 6.25 %: short streams
-# still starve a large array. TPU v2 to v5 have several arrays of 128 x 128 instead of one of
-# 256 x 256; v6e is back at 256 x 256, and has two.
+# One head alone uses 1.8 % of the array: it fills a quarter of the rows and half of the columns,
+# and only 128 values stream through a grid that needs 766 clocks to load and to cross. With the
+# second register, heads in a row take 256 clocks each, the time of the loading, and use
+# 1/8 · 128/256 = 6.25 %: short streams still starve a large array. TPU v2 to v5 have several arrays
+# of 128 x 128 instead of one of 256 x 256; v6e is back at 256 x 256, and has two.
 #
 # ## 4 · Measure: an NPU against a GPU
 #
-# "40 % lower latency" needs two sides. One model for both:
+# "40 % lower latency" needs two sides to compare. We use one model for both:
 #
 # **time = max(launch, multiplying, reading)**
 #
-# - *Multiplying.* The NPU, TPUv1 below, is the first TPU's array: int8, 256 x 256, 700 MHz, weights
-#   stay, with its second register. A GPU cuts the output into tiles, one a multiprocessor, in
-#   waves; the last wave is not full. We let it take the best of three tiles.
-# - *Reading.* The k · n values of the second operand come from memory. Everything else stays on the
-#   chip, on both sides.
-# - *Launch.* Launches queue up while earlier work runs, so a product takes at least as long as from
-#   one small kernel to the next, the memory's latency included: 7.1 µs, as recorded on an H100 (it
-#   is notebook 07's model). The same on both sides.
+# - *Multiplying.* The NPU, called TPUv1 below, is the first TPU's array: int8, 256 x 256, 700 MHz,
+#   weights stay, with its second register. A GPU cuts the output into tiles and computes them in
+#   waves, one tile per multiprocessor; the last wave is often not full. We give it the best of
+#   three tile sizes.
+# - *Reading.* The k · n values of the second operand come from off-chip memory. Everything else
+#   stays on the chip, on both sides.
+# - *Launch.* Launches queue up while earlier work runs, so a product takes at least the time from
+#   one small kernel to the next, the memory's latency included: 7.1 µs, as recorded on an H100
+#   (this is notebook 07's model). It is the same on both sides.
 #
-# Peaks and bandwidths are those of the datasheets. Caches and schedulers are left out on both sides,
-# so read factors, not per cents.
+# Peaks and bandwidths come from the datasheets. Caches and schedulers are left out on both sides,
+# so read differences of whole factors, not of a few per cent.
 
 # %% [markdown] tags=["zh"]
 # 单独一个头只用到 1.8%：它只填满四分之一的行和一半的列，而装载并穿过网格要 766 个时钟，流过的却只有 128 个值。
@@ -323,7 +332,8 @@ p_used.reveal(rows[-1]["utilization (%)"])
 show_source(npu.npu_seconds, npu.gpu_seconds)
 
 # %% [markdown] tags=["en"]
-# How far is the GPU's half from a real one? Square products, recorded on an H100, one call at a time:
+# How far is the GPU's side of the model from a real GPU? Square products, recorded on an H100, one
+# call at a time:
 
 # %% [markdown] tags=["zh"]
 # GPU 这一半离真实有多远？下面是在 H100 上存档的方阵乘法，每次只调用一个：
@@ -332,10 +342,10 @@ show_source(npu.npu_seconds, npu.gpu_seconds)
 table(measure.model_check_rows(), kind="computed")
 
 # %% [markdown] tags=["en"]
-# The model's GPU is too fast: it takes 0.70 to 0.77 of the recorded time in large products, where a
-# real one does not reach its peak, and 0.26 to 0.43 in small ones, since a lone call waits for its
-# own end as well. Beside a real GPU the NPU would look better by these factors, if it
-# does what the model says, which no recording here shows.
+# The model's GPU is too fast. For large products it takes 0.70 to 0.77 of the recorded time,
+# because a real GPU does not reach its peak; for small ones 0.26 to 0.43, because a lone call also
+# waits for its own end. Against a real GPU, the NPU would look better by these factors, if it does
+# what the model says, which no recording here shows.
 #
 # Where the time goes for one BERT-base block and one text, in microseconds, without launches:
 
@@ -366,10 +376,11 @@ for part in systolic.block_products(PRESETS["bert-base"], seq_len):
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# And the map: the TPU's time over the GPU's, with launches. White is equal; blue is where the TPU is
-# faster, and 0.6 is the article's 40 %. What a user waits for is the last row, the whole block.
-# Change the GPU, then make the NPU as strong as the GPU: the same peak, precision and bandwidth in
-# one array. What is left is what the array itself gives. Take the launches off, or a register.
+# The map below shows the TPU's time over the GPU's, with launches. White means equal, blue means
+# that the TPU is faster, and 0.6 is the article's 40 %. What a user waits for is the last row, the
+# whole block. Change the GPU, then make the NPU as strong as the GPU: the same peak, precision and
+# bandwidth in one array. Any difference that remains comes from the array itself. Then try it
+# without launches, or with one register.
 
 # %% [markdown] tags=["zh"]
 # 再看热力图：TPU 的用时除以 GPU 的用时，含启动开销。白色表示相当，蓝色表示 TPU 更快，0.6 就是文章说的 40%。
@@ -389,25 +400,26 @@ p_ratio.reveal(whole[measure.BATCHES.index(8)])
 table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulated")
 
 # %% [markdown] tags=["en"]
-# With texts of 128 tokens the first TPU reaches 0.6 where a V100 or an A100 is left in fp32, from a batch
-# of 4 on (with 512 tokens, from one text on). There it
-# wins by its *precision*, not by being an NPU, and turning on the GPU's own fp16 or int8 units takes
-# it back, also if a large product takes the GPU as much longer as recorded. One text waits for 7 MB
-# of weights at 34 GB/s, whatever the array does.
+# With texts of 128 tokens, the first TPU reaches 0.6 only against a V100 or an A100 left in fp32,
+# from a batch of 4 on (with 512 tokens, from one text on). There it wins by its *precision*, not by
+# being an NPU. Turning on the GPU's own fp16 or int8 units cancels the advantage, even if the GPU's
+# large products take longer by the recorded factor. With one text, the first TPU waits for 7 MB of
+# weights at 34 GB/s, whatever the array does.
 #
-# An array as strong as the GPU is level with it on the four linear products taken together: 0.92 to 1.02
-# of its time from a batch of 2, without launches. It loses the block by the heads, which take it 7 to 16
-# times as long: 6.25 %, as above.
+# An array as strong as the GPU is level with it on the four linear products taken together: 0.92 to
+# 1.02 of its time from a batch of 2 on, without launches. It loses the block on the heads, where it
+# takes 7 to 16 times as long: the 6.25 % from above.
 #
-# And launches: six of them take 43 µs, where the work of a block of one text takes an A100 in int8
-# less than 5. If only the GPU paid for them, the equal array would need under a fifth of its time:
-# an NPU that runs a whole model as one program is quick with small batches for that reason. A GPU
-# gets the same from CUDA graphs or a fused kernel, which notebook 07 is about.
+# Launches matter too: six of them take 43 µs, while the work itself, a block of one text, takes an
+# A100 in int8 less than 5. If only the GPU paid for them, the equal array would need under a fifth
+# of its time. That is why an NPU that runs a whole model as one program is fast at small batches. A
+# GPU gets the same from CUDA graphs or fused kernels (see notebook 07).
 #
-# To be fair to NPUs: this one is from 2015. Against the K80, the GPU of its time, its authors'
-# table comes to 13 (geometric mean) and 15 (weighted by use) times the performance at inference (Jouppi et
-# al. 2017, Table 6; the 29 that is often quoted is against a CPU), int8 against floating point, within a
-# limit on the response time. Of one of our days, the TPU v4, its makers published (Jouppi et al. 2023), against as many A100s:
+# To be fair to NPUs, this one is from 2015. Against the K80, the GPU of its time, its authors'
+# Table 6 works out to 13 times (geometric mean) or 15 times (weighted by use) the inference
+# performance (Jouppi et al. 2017; the 29 that is often quoted is against a CPU). That is int8
+# against floating point, within a response-time limit. For a more recent one, the TPU v4, its
+# makers published these results against as many A100s (Jouppi et al. 2023):
 
 # %% [markdown] tags=["zh"]
 # 每条文本 128 个 token 时，V100 或 A100 若还用 fp32，批大小从 4 起，第一代 TPU 就能达到 0.6（512 个 token 时一条文本就够）。它赢在*精度*，而不是赢在它是 NPU；
@@ -434,15 +446,16 @@ for row in read_published("tpu_v4"):
 table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
-# That is training, and 0.6 of the time is reached by the convolutional network alone; of the energy,
-# by both. The energy is our product of their two ratios, which may come from systems of different
-# sizes, and it compares whole chips, not arrays alone. Our model leaves energy out, because no datasheet
-# gives it for a product.
+# That is training. Only the convolutional network reaches 0.6 of the time; in energy, both networks
+# do. The energy is our product of the two published ratios, which may come from systems of
+# different sizes, and it compares whole chips, not arrays alone. Our model leaves energy out,
+# because no datasheet gives it for a product.
 #
 # ## 5 · Deploy: one file, whatever device there is
 #
-# On a laptop, the NPU is reached through a runtime. OpenVINO takes MiniLM as one file and compiles
-# it for a device by name, "CPU", "GPU" (Intel's graphics) or "NPU". This machine has:
+# On a laptop, programs reach the NPU through a runtime. OpenVINO takes MiniLM as one file and
+# compiles it for a device chosen by name: "CPU", "GPU" (Intel's graphics) or "NPU". This machine
+# has:
 
 # %% [markdown] tags=["zh"]
 # 这是训练的数据，而且用时降到 0.6 倍的只有卷积网络；能耗则两者都低于 0.6 倍。能耗是我们用两个比值相乘得到的，二者可能来自规模不同的系统；
@@ -466,18 +479,19 @@ table(rows, kind="measured")
 table(measure.deployment_rows(seq_len, repeats), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Each device that is here has a row, its runs interleaved with torch's, which stands in the run
-# twice: "outside the noise" compares with what the two differ by. The line that changes the device
-# is `core.compile_model(file, "NPU")`. An NPU's compiler wants fixed shapes, which is why the file
-# is reshaped to this one before: another length is another compilation. The CPU computes in fp32, as torch
-# does; GPU and NPU choose for themselves, usually fp16, so that a part of their gain may be precision.
+# Each device of this machine has a row, timed interleaved with torch. torch itself is timed twice,
+# and *outside the noise* means a difference larger than that between its two timings. Only one line
+# changes with the device: `core.compile_model(file, "NPU")`. An NPU's compiler wants fixed shapes,
+# so the model is first reshaped to this one; another length needs another compilation. The CPU
+# computes in fp32, as torch does; GPU and NPU choose their own precision, usually fp16, so part of
+# their gain may be precision.
 #
 # ## 6 · Build: an int8 unit as real hardware
 #
-# An FPGA is a sheet of multipliers, look-up tables and flip-flops whose wiring is a file. What
-# follows is not a model of hardware but its description, in Python (Amaranth): the array on the
-# left of section 2, with a way to get the sums out. While `drain` is on, the grid is a shift
-# register: sums move down a row a clock, leave at the bottom, and zeros come in at the top.
+# An FPGA is a sheet of multipliers, look-up tables and flip-flops whose wiring is set by a file.
+# What follows is not a model of hardware but a description of it, in Python (Amaranth): the array
+# on the left of section 2, with a way to get the sums out. While `drain` is on, the grid is a shift
+# register: sums move down one row per clock and leave at the bottom, and zeros come in at the top.
 
 # %% [markdown] tags=["zh"]
 # 本机有的每个设备一行，与 torch 交替计时；torch 在同一轮里跑两遍，“超出噪声”是指差别大于这两遍之间的差别。
@@ -494,9 +508,10 @@ table(measure.deployment_rows(seq_len, repeats), kind="measured")
 show_source(fpga.hardware)
 
 # %% [markdown] tags=["en"]
-# Is it right? We give it what MiniLM's first attention is really given for a sentence, and the
-# weights of its queries, both in int8: 8 tokens, 384 channels, 8 outputs. A simulator runs the
-# hardware clock by clock. Not close: the same whole numbers, to the last bit.
+# Is it right? We feed it the actual input of MiniLM's first attention for a sentence, and the
+# weights of that attention's queries, both in int8: 8 tokens, 384 channels, 8 outputs. A simulator
+# runs the hardware clock by clock. The results are not just close: they are the same integers, to
+# the last bit.
 
 # %% [markdown] tags=["zh"]
 # 结果对吗？输入是 MiniLM 第一层注意力处理一句话时真正收到的值，权重是它的查询权重，都量化成 int8：
@@ -528,11 +543,11 @@ for side in sorted({2, 4, unit}):
 table(rows, kind="simulated", digits=5)
 
 # %% [markdown] tags=["en"]
-# The clocks are SCALE-Sim's (its column, and the 1 that it leaves out), plus R a tile, as in the
-# formula of its paper: we wait until the sums have left; the program lets the next fold begin meanwhile.
-# A second set of registers would do that here too.
+# The clocks equal column *SCALE-Sim's model*, plus the 1 that it leaves out, plus R per tile, as in
+# the formula of SCALE-Sim's paper. We wait until the sums have left; SCALE-Sim's program lets the
+# next fold begin meanwhile. A second set of registers would allow that here too.
 #
-# The same description as Verilog, which every chip tool reads. One cell:
+# Here is the same description as Verilog, which every chip tool reads. One cell:
 
 # %% [markdown] tags=["zh"]
 # 时钟数等于“SCALE-Sim 的模型”一列的周期数（补上它少算的 1 个），再加每块 R 个，与其论文的公式相同：
@@ -544,9 +559,10 @@ table(rows, kind="simulated", digits=5)
 print(measure.cell_verilog())
 
 # %% [markdown] tags=["en"]
-# Two lines of arithmetic, `$signed(a) * $signed(b)` and the sum; the rest says what is kept. Now the
-# question of every FPGA: does it fit? **Synthesis** (Yosys) maps the description onto what a family
-# of chips has. Two by two, here and now (the first start on a machine takes about a minute):
+# Two lines are arithmetic, `$signed(a) * $signed(b)` and the sum; the rest says what is stored. Now
+# the question for every FPGA: does it fit? **Synthesis** (Yosys) maps the description onto the
+# resources of a chip family. We synthesize a two-by-two unit here and now (the first start on a
+# machine takes about a minute):
 
 # %% [markdown] tags=["zh"]
 # 算术只有两行，`$signed(a) * $signed(b)` 和求和，其余说明要保存什么。接下来是每个 FPGA 都要问的问题：放得下吗？
@@ -559,9 +575,10 @@ row |= {"tables (LUT)": small.lut, "flip-flops": small.ff}
 table([row | {"as recorded": small == measure.resources("ecp5", 2)}], kind="measured")
 
 # %% [markdown] tags=["en"]
-# Larger ones take minutes, so they are recorded, by `efflab experiment fpga-synthesis`. The clock is
-# from nextpnr, which also placed and wired the unit on the largest chip of that family here (speed grade 6,
-# target 100 MHz, without its pins, of which the bare unit has more than the chip):
+# Larger units take minutes, so they are recorded, by `efflab experiment fpga-synthesis`. The clock
+# comes from nextpnr, which also placed and routed the unit on the largest chip of its family in our
+# tables (speed grade 6, target 100 MHz, without connecting pins, because the bare unit has more
+# ports than the chip has pins):
 
 # %% [markdown] tags=["zh"]
 # 更大的要几分钟，所以用存档（`efflab experiment fpga-synthesis`）。时钟频率来自 nextpnr：
@@ -585,18 +602,18 @@ for family, side in product(fpga.FAMILIES, (2, 4, 8, 16)):
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# A multiplier block for each cell, in both families. The tables differ by much more. Both vendors'
-# blocks can add up as well, but Yosys uses that in Xilinx's alone. On the ECP5 it fills the
-# multipliers (MULT18X18D) and leaves the adders beside them (ALU54B), so that every sum is made of
-# tables: a limit of this tool, not of the chip. The clock falls by a quarter from 2 x 2 to 8 x 8,
-# probably since wires get longer; the record does not name the slowest path.
+# Both families use one multiplier block per cell, but they differ widely in look-up tables. Both
+# vendors' blocks can also add up, but Yosys uses that only for Xilinx. On the ECP5 it uses the
+# multipliers (MULT18X18D) and leaves the adders beside them (ALU54B) idle, so every sum is made of
+# look-up tables: a limit of this tool, not of the chip. The clock falls by a quarter from 2 x 2 to
+# 8 x 8, probably because wires get longer; the record does not name the slowest path.
 #
-# Each of these units had the chip to itself, and the router all the room. What does it do to the
-# clock when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. "Full"
-# means these: of the chip's 84,000 tables about a tenth is in use, so that a chip crowded with logic as
-# well may be slower. The rule of
-# the verdict was registered before they were routed (`efflab experiment fpga-synthesis-2`), with three
-# seeds of the placement, which take 8 to 22 minutes each:
+# Each of these units had the chip to itself, and the router all the room. What happens to the clock
+# when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. "Full" refers to
+# the multipliers only: of the chip's 84,000 look-up tables about a tenth is in use, so a chip
+# crowded with logic as well may be slower. The rule of the verdict was registered before the units
+# were routed (`efflab experiment fpga-synthesis-2`). We ran three seeds of the placement, which
+# take 8 to 22 minutes each:
 
 # %% [markdown] tags=["zh"]
 # 两个系列都是每格用一个 DSP 块，查找表的差别却大得多。两家的 DSP 块都能累加，但 Yosys 只在 Xilinx 上用到；
@@ -611,13 +628,15 @@ table(rows, kind="recorded")
 show(figures.clocks())
 
 # %% [markdown] tags=["en"]
-# The full chip runs at 63.2 to 66.4 MHz, 29 % below a lone 4 x 4. All of that may be the price of a
-# larger grid: carried on to 12, the points of 4 x 4 and 8 x 8 give 60 MHz if the clock falls evenly with
-# the side, 66 as a straight line in this figure, 67 as a power law. So these runs cannot tell a full
-# chip from a large grid; and 8 x 8 was placed once.
+# The full chip runs at 63.2 to 66.4 MHz, with the median 29 % below a lone 4 x 4. All of that may
+# be the price of a larger grid: extrapolated to 12, the points of 4 x 4 and 8 x 8 give 60 MHz if
+# the clock falls linearly with the side, 66 along a straight line in this figure (logarithmic
+# axis), and 67 as a power law. So these runs cannot tell a full chip from a large grid; and 8 x 8
+# was placed only once.
 #
-# Now fill every chip: as many units as its multipliers, tables and flip-flops allow (the vendors'
-# product tables), the tiles of each product shared among them, at both clocks:
+# Now fill every chip with as many units as its multipliers, look-up tables and flip-flops allow (by
+# the vendors' product tables). The units share the tiles of each product, and the table shows both
+# clocks:
 
 # %% [markdown] tags=["zh"]
 # 放满的芯片跑 63.2 至 66.4 MHz，比只放一个 4 × 4 低 29%。这可能全是网格变大的代价：
@@ -631,17 +650,22 @@ show(figures.clocks())
 table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
-# The verdict rests on the column with the clock of a full chip. One chip was routed full, the LFE5U-85F, and all are computed
-# at its clock, whatever they could do themselves (the XCVU9P with the figures of its older sister
-# family). It was filled by one large unit; many small ones have shorter wires inside, and may run
-# faster. Small units fill a chip best, too, but eat more: 2 / side bytes a multiplication. For the
-# verdict we take 4 x 4, the largest that each of the six holds. At the clock of a lone unit three
-# chips stay within 100 ms, at that of a full one two: the XC7Z020 takes 107 to 112 ms, and the
-# XC7A100T 93 to 97. For 100 ms the XC7Z020 would need 71 MHz, the LFE5U-85F 103, the XC7A35T 185 and the
-# LFE5U-25F 922. No Xilinx chip was routed, and their sums stay inside the multiplier blocks, so that
-# their ✗ holds at this clock only.
+# The verdict rests on column *at a full chip's (ms)*, with five points to note:
 #
-# Choose a clock, a side, and how many units stand side by side; the line says which chips hold them.
+# - Only one chip was routed full, the LFE5U-85F. All chips are computed at its clock, whatever they
+#   could reach themselves (the XCVU9P with the figures of its older sister family).
+# - That chip was filled by one large unit. Many small units have shorter wires inside and may run
+#   faster. Small units also fill a chip best, but eat more data: 2 / side bytes per multiplication.
+# - For the verdict we take units of 4 x 4, the largest that each of the six chips holds. At the
+#   clock of a lone unit, three chips stay within 100 ms; at that of a full chip, two do: the
+#   XC7Z020 takes 107 to 112 ms, and the XC7A100T 93 to 97.
+# - For 100 ms, the XC7Z020 would need 71 MHz, the LFE5U-85F 103, the XC7A35T 185 and the LFE5U-25F
+#   922.
+# - No Xilinx chip was routed, and the sums of Xilinx chips stay inside the multiplier blocks, so
+#   their ✗ holds at this clock only.
+#
+# Choose a clock, a side, and how many units stand side by side; the figure says which chips hold
+# them.
 
 # %% [markdown] tags=["zh"]
 # 结论依据“按放满芯片的时钟”一列。真正放满并布线过的只有 LFE5U-85F 一款，其余芯片不论自身快慢，都按它的时钟频率计算
@@ -667,20 +691,20 @@ p_chips.reveal(sum(ms <= measure.TARGET_MS for ms in times))
 # %% [markdown] tags=["en"]
 # ## 7 · Where it breaks
 #
-# **A wrong sign.** The tests flip one operator of this description at a time, such as `+` into `-`,
-# or let a column start with the wrong delay, and expect the comparison above to fail each time. A
-# test of hardware that cannot fail would be worth nothing: an FPGA can be loaded again,
-# but a chip that is made from this description cannot.
+# **A wrong sign.** The tests change one operator of this description at a time, such as `+` into
+# `-`, or let a column start with the wrong delay, and expect the comparison above to fail each
+# time. A hardware test that cannot fail would be worth nothing: an FPGA can be reloaded, but a chip
+# made from this description cannot.
 #
-# **The feed.** A unit eats 2 · side bytes a clock: 0.8 GB/s for 4 x 4 at 100 MHz, and 15 of them on
-# an XC7A100T 12 GB/s. MiniLM's linear maps are 10.6 MB in int8, more than the small chips hold, so
-# weights come from outside, again for every tile of rows.
+# **The feed.** A unit eats 2 · side bytes per clock: 0.8 GB/s for 4 x 4 at 100 MHz, so 15 of them
+# on an XC7A100T eat 12 GB/s. MiniLM's linear layers are 10.6 MB in int8, more than the small chips
+# hold, so weights come from outside, again for every row of tiles.
 #
 # **The rest of the model.** Softmax, LayerNorm, GELU and scales are not matrix products. They need
-# hardware of their own, or a processor beside it, and their time comes on top of ours.
+# hardware of their own, or a processor beside the array, and their time comes on top of ours.
 #
-# **The edge.** 9 tokens on 8 rows take two folds, the second with one row in use. Short texts and
-# small batches are what latency is about, and what arrays are worst at.
+# **The edge.** 9 tokens on 8 rows take two folds, the second with one row in use. Latency matters
+# most with short texts and small batches, and these are what arrays are worst at.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 何时失效
@@ -713,12 +737,13 @@ lab.verdict("fpga-inference", verdicts.fpga_inference(chips))
 # %% [markdown] tags=["en"]
 # ## 9 · Exercises
 #
-# **08-2, a target to beat.** A search query has 5 tokens; MiniLM's FFN up is then a product of
-# 5 x 384 with 384 x 1536. A 16 x 16 array needs 37,967 cycles at best. Find rows, columns and
-# dataflow, with at most 256 cells, that come within 2 % of the fewest possible.
+# **08-2, a target to beat.** A search query has 5 tokens; the first layer of MiniLM's FFN (*FFN
+# up*) is then a product of 5 x 384 with 384 x 1536. A 16 x 16 array needs 37,967 cycles at best.
+# Find rows, columns and dataflow, with at most 256 cells, that come within 2 % of the fewest cycles
+# possible.
 #
-# <details><summary>Hint</summary>What has only 5 of something should lie where 5 fill a side. Three
-# short loops over `systolic.gemm_cycles` find it.</details>
+# <details><summary>Hint</summary>Lay the dimension of size 5 along a side that 5 cells fill. Three
+# short nested loops over `systolic.gemm_cycles` find the answer.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 练习
@@ -742,8 +767,8 @@ check("08-2", answer_2)
 # ```
 #
 # 13,079 cycles: the 5 tokens lie over 5 columns, 48 rows divide 384, and the 1,536 columns of the
-# weight stream past in one go. The best with outputs in place, 5 x 50, takes
-# 13,546, 3.6 % more: too many.
+# weight stream past in one go. The best array with outputs in place, 5 x 50, takes 13,546, 3.6 %
+# more: too many.
 #
 # </details>
 
@@ -761,12 +786,12 @@ check("08-2", answer_2)
 
 # %% [markdown] tags=["en"]
 # **08-3, beat the verdict.** Design an NPU that takes at most 0.6 of an A100's time in int8 for the
-# whole block, at every batch from 1 to 64 and without launches: the side of a square array, its
-# dataflow, and how many `times` the GPU's peak and bandwidth it has. Twice is allowed. How low can
-# you go, and what is the limit?
+# whole block, at every batch from 1 to 64, without launches. Give the side of a square array, its
+# dataflow, and its peak and bandwidth as a multiple of the GPU's (`times`), at most twice. How low
+# can that multiple go, and what is the limit?
 #
-# <details><summary>Hint</summary>256 x 256 needs almost three times. Which sizes did later TPUs
-# choose?</details>
+# <details><summary>Hint</summary>256 x 256 needs almost three times the GPU's peak and bandwidth.
+# Which sizes did later TPUs choose?</details>
 
 # %% [markdown] tags=["zh"]
 # **08-3，推翻结论。** 设计一个 NPU：计算一整层，批大小从 1 到 64，不计启动开销，用时都不超过 A100（int8）的 0.6 倍。
@@ -787,11 +812,11 @@ check("08-3", answer_3)
 # answer_3 = (128, "ws", 1.7)
 # ```
 #
-# 128 x 128 is the size of TPU v2 to v5: a head of 64 fills half of its rows, and 128 tokens hide its
-# loading. No design gets below 1 / 0.6 = 1.67 where the GPU idles nowhere: 64 x 64 reaches that,
-# 128 x 128 needs 1.70. One array of that
-# strength would have to run at 32 GHz: real designs put several side by side, and the smaller
-# they are, the more they look like a GPU.
+# 128 x 128 is the array size of TPU v2 to v5: a head of 64 fills half of its rows, and a stream of
+# 128 tokens hides its loading. Where the GPU idles nowhere, no design gets below 1 / 0.6 = 1.67:
+# 64 x 64 reaches that, 128 x 128 needs 1.70. One array of that strength would have to run at
+# 32 GHz. Real designs put several side by side, and the smaller they are, the more the design looks
+# like a GPU.
 #
 # </details>
 
@@ -811,17 +836,18 @@ check("08-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - A systolic array reads each number once a fold and hands it on. Cycles = folds · (load + diagonal +
-#   stream): exactly SCALE-Sim's.
-# - Large arrays want long streams. One head of 64 alone on 256 x 256 cells uses 1.8 % of them; in a
-#   row, with a second register that hides the loading, 6.25 %.
-# - The first TPU reaches 0.6 of a GPU's time where a V100 or an A100 computes in fp32, with texts of
-#   128 tokens from a batch of 4 on; beside fp16 or int8 it does not. In the model an array as strong as the
-#   GPU is level with it on linear products and loses on the heads. At batch one it is launches that an A100
-#   or H100 waits for, and weights that the first TPU does.
+# - A systolic array reads each number once per fold and hands it on.
+#   Cycles = folds · (load + diagonal + stream), exactly as in SCALE-Sim.
+# - Large arrays need long streams. One head of 64 alone uses 1.8 % of 256 x 256 cells; heads in a
+#   row, with a second register that hides the loading, use 6.25 %.
+# - With texts of 128 tokens, the first TPU reaches 0.6 of a GPU's time only against a V100 or an
+#   A100 in fp32, from a batch of 4 on; against fp16 or int8 it does not. In the model, an array as
+#   strong as the GPU is level with it on linear products and loses on the heads. At batch one, an
+#   A100 or H100 waits for launches, and the first TPU for weights.
 # - One OpenVINO file runs on CPU, GPU or NPU; `available_devices` says what a machine has.
-# - An int8 unit is fifty lines of hardware. It is exact and takes a multiplier a cell. How many fit
-#   on a chip, and at which clock once it is full, says how long a text takes.
+# - An int8 unit is fifty lines of hardware description. It is exact and takes one multiplier per
+#   cell. How many units fit on a chip, and at which clock it runs once it is full, determine how
+#   long a text takes.
 #
 # **References.** Kung 1982, *Why Systolic Architectures?* Jouppi et al. 2017, *In-Datacenter
 # Performance Analysis of a Tensor Processing Unit*. Jouppi et al. 2023, *TPU v4: An Optically

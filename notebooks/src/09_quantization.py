@@ -9,15 +9,16 @@
 # %% [markdown] tags=["en"]
 # # 09 · Quantization
 #
-# A weight is stored in 32 bits. Eight are enough, says the article: the model becomes 75% smaller,
-# and adjusting the dynamic range keeps its accuracy (its section 3.1). We begin with one number, go
-# on to a model, and end with nine ways to run it that people really use, on two kinds of CPU.
+# A weight is stored in 32 bits. The article says that eight are enough: the model becomes 75%
+# smaller, and adjusting the dynamic range keeps its accuracy (section 3.1). We start with one
+# number, go on to a whole model, and end with nine ways of running it that people really use, on
+# two kinds of CPU.
 #
 # | | |
 # |---|---|
 # | **Claims** | `int8-size`, `int8-accuracy` |
 # | **Time** | 40 minutes; the cells run in about a minute |
-# | **Afterwards you can** | put a tensor on a grid and say what error and size that gives, tell dynamic from static quantization, find the outliers that spoil a scale, and find out on your own CPU where an INT8 model's time goes |
+# | **Afterwards you can** | put a tensor on a grid and say what error and size result, tell dynamic from static quantization, find the outliers that spoil a scale, and find out on your own CPU where an INT8 model's time goes |
 
 # %% [markdown] tags=["zh"]
 # # 09 · 量化
@@ -62,11 +63,12 @@ lab.use_notebook("09_quantization", exercises.EXERCISES, texts("quantization"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# MiniLM-L6 is a real sentence encoder of 23 million parameters, 91 MB. torch's tools quantize the
-# linear layers and nothing else. And then the time: OpenVINO in INT8 against plain torch in fp32, on
-# 16 texts of 128 tokens, on two CPUs of one make. VNNI is the set of instructions by which newer x86
-# CPUs multiply 8-bit numbers and add them up in one instruction; one of the two CPUs has it, and
-# much else that is newer. The article reports 60% less latency for ERNIE in INT8: 0.4 times.
+# MiniLM-L6 is a real sentence encoder with 23 million parameters (91 MB). torch's tools quantize
+# its linear layers and nothing else. Predict the time as well: OpenVINO in INT8 against plain torch
+# in fp32, for 16 texts of 128 tokens, on two CPUs of the same make. VNNI is a set of instructions
+# on newer x86 CPUs: a single instruction multiplies 8-bit numbers and adds up the products. One of
+# the two CPUs has VNNI, and is newer in many other ways. The article reports 60% less latency for
+# ERNIE in INT8, that is, 0.4 times the original.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -91,9 +93,10 @@ p_with = predict("And on the CPU with VNNI?", "x")
 # ## 2 · Build: from one number to a grid
 #
 # An integer code stands for a real number: x = scale · (code − zero point) (Jacob et al. 2018). A
-# **symmetric** grid has no zero point and treats −x as x. An **affine** grid stretches from the
-# least to the largest value, widened to 0 if both lie on one side of it. Its zero point is a
-# whole number, so that 0 comes back exactly; the ends may be off by half a step. On 4 bits:
+# **symmetric** grid has no zero point and treats −x and x alike. An **affine** grid stretches from
+# the smallest to the largest value, and is widened to include 0 if both lie on the same side of it.
+# Its zero point is a whole number, so 0 comes back exactly, while the ends may be off by up to half
+# a step. With 4 bits:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：从一个数到一张网格
@@ -115,9 +118,9 @@ table(rows, kind="computed")
 # %% [markdown] tags=["en"]
 # ### Your turn: a grid
 #
-# **09-1.** Write `affine_grid(low, high, bits)` (as `answer_1`): scale and zero point of the affine grid for values
-# from low to high, with codes from 0 to 2^bits − 1. Zero must have a code of its own, also when all
-# values are positive or all negative.
+# **09-1.** Write `affine_grid(low, high, bits)` (as `answer_1`): return the scale and zero point of
+# the affine grid for values from low to high, with codes from 0 to 2^bits − 1. Zero must have a
+# code of its own, even when all values are positive or all are negative.
 #
 # <details><summary>Hint</summary>First widen the range until it contains 0. The zero point is the
 # code at which the value 0 lies, a whole number.</details>
@@ -149,7 +152,7 @@ check("09-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, for many rows at once, and what then puts values on the grid:
+# Our version, for many rows at once, and the function that then puts values on the grid:
 
 # %% [markdown] tags=["zh"]
 # 我们的实现，一次处理许多行；以及随后把数值放到网格上的函数：
@@ -158,12 +161,13 @@ check("09-1", answer_1)
 show_source(affine.grid, affine.round_to_grid)
 
 # %% [markdown] tags=["en"]
-# How far off is a value? If values fall anywhere between levels a step s apart, an error e lies anywhere
-# from −s/2 to s/2, and the mean of e² over that stretch is s²/12. So the root mean square is s/√12. By
-# hand, on the symmetric grid above: s = 1/7 = 0.143, and s/√12 = 0.041. The five errors are 0.049, 0,
-# 0.033, 0.059 and 0, their root mean square 0.037. The step comes from the largest value under one
-# scale, so that more scales mean smaller steps: one for the **tensor**, one for each output **channel**, or one for each **group**
-# of values in a row. Formula (computed) and error (measured) on a real layer of `stdlib-gpt`:
+# How far off is a value? If values are spread evenly between levels a step s apart, the error e is
+# spread evenly from −s/2 to s/2, and the mean of e² over that interval is s²/12. The root mean
+# square is therefore s/√12. By hand, on the symmetric grid above: s = 1/7 = 0.143, and s/√12 =
+# 0.041. The five errors are 0.049, 0, 0.033, 0.059 and 0; their root mean square is 0.037. The
+# largest value that a scale covers sets its step, so more scales mean smaller steps: one for the
+# **tensor**, one for each output **channel**, or one for each **group** of values in a row. The
+# table compares the formula (computed) with the error (measured) on a real layer of `stdlib-gpt`:
 
 # %% [markdown] tags=["zh"]
 # 误差有多大？若数值均匀落在相距 s 的两个量化级之间，误差 e 就均匀分布在 −s/2 到 s/2 之间，e² 在这一段上的平均值是 s²/12，
@@ -195,18 +199,18 @@ assert errors == sorted(errors, reverse=True)
 assert all(abs(row["ratio"] - 1) < 0.05 for row in rows[-4:])
 
 # %% [markdown] tags=["en"]
-# Read the column "ratio": 1 means that the formula is right. (A row has 192 weights, so that "groups of
-# 128" are one of 128 and one of 64, which the formula's mean counts alike.) A symmetric grid of 2 bits has three
-# levels. With one scale for the tensor most weights round to zero there, so that they do not fall
-# "anywhere between" levels, and the error is their own size.
+# Read the column "ratio": 1 means that the formula is right. (A row has 192 weights, so "groups of
+# 128" means one group of 128 and one of 64; the formula's mean gives both the same weight.) A
+# symmetric 2-bit grid has three levels. With one scale for the tensor, most weights round to zero
+# on it: they are not "spread evenly" between levels, and their error is their own magnitude.
 #
 # ## 3 · Explore: bits, scales, quality
 #
-# Every weight matrix of `stdlib-gpt` on the grid you choose. Left, one neuron's weights and its
-# levels. Right, the size of the file and the quality on held-out source: the model is really run
-# again, and compared with fp32 window by window, so that the interval is that of the difference. How
-# few bits can you go with one scale for each tensor? How many bits fewer will do with a scale for
-# every 32 weights?
+# Every weight matrix of `stdlib-gpt` is put on the grid you choose. Left: one neuron's weights and
+# levels. Right: the size of the file and the quality on held-out source code. The model is really
+# run again and compared with fp32 window by window, so the interval is that of the difference. How
+# few bits can you use with one scale for each tensor? How many fewer with one scale for every 32
+# weights?
 
 # %% [markdown] tags=["zh"]
 # 看“比值”一列：1 表示公式正确。（每行 192 个权重，“每组 128 个”其实是 128 与 64 各一组，公式里的平均对两组一视同仁。）
@@ -225,7 +229,7 @@ explore(figures.bit_width, frames=7, most=28)
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: is the model 75% smaller?
 #
-# A code of 8 bits is a quarter of 32. But a model is more than the weights of its linear layers.
+# An 8-bit code is a quarter of 32 bits. But a model is more than the weights of its linear layers.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：模型真的小了 75% 吗？
@@ -255,22 +259,24 @@ for name in ("bf16", "int8", "int4"):
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# The files are written and weighed; codes are packed without gaps, so 3 bits take 3 bits. A tool that
-# leaves the tables in floats saves nothing on them, and they are half of MiniLM. With the tables in 8
-# bits as well, what is missing from 75% is scales, biases and norms. A scale (4 bytes) for every 32
-# weights costs one bit a weight, of 8 or of 4. And 75% means smaller *than fp32*: most models are kept
-# in 16 bits today, and of those 8 bits save half.
+# The files are really written and measured. Codes are packed without gaps, so 3 bits take 3 bits. A
+# tool that leaves the embedding tables in floats saves nothing on them, and they are half of
+# MiniLM. With the tables in 8 bits as well, only scales, biases and norms keep the saving below
+# 75%. A scale (4 bytes) for every 32 weights adds one bit per weight, whether a weight has 8 bits
+# or 4. And 75% means smaller *than fp32*: most models are stored in 16 bits today, and 8 bits save
+# only half of that.
 #
-# The second table is such a model, every weight in that format (INT4 with a 16-bit scale for 128) and
-# the cache in 16 bits. For each token of a short text, little else is read than the layers and the
-# logits' table, so that half the bytes are at best half the time. A "24 GB" card (25.8 · 10⁹
-# bytes) holds all three: what fewer bits free is room for the cache, from 63,668 tokens to 119,215 in
-# INT8 and 146,121 in INT4 (nothing else counted). One text takes 40,960 at most, so that is one, two or
-# three texts of full length side by side. Where INT4 pays, and how far time follows these bytes, is measured in
-# [16](16_decoding.ipynb).
+# The second table shows such a model, with every weight in the row's format (INT4 with a 16-bit
+# scale for every 128 weights) and the cache in 16 bits. While a text is short, generating a token
+# reads little besides the layers and the table for the logits, so half the bytes take at best half
+# the time. A "24 GB" card (25.8 · 10⁹ bytes) holds the model in all three formats. Fewer bits leave
+# more room for the cache: from 63,668 tokens it grows to 119,215 in INT8 and 146,121 in INT4
+# (nothing else counted). One text has at most 40,960 tokens, so the three formats hold one, two and
+# three full-length texts side by side. [16](16_decoding.ipynb) measures where INT4 pays off and how
+# closely the time follows these bytes.
 #
-# Two points for the board, both *weight-only*: the arithmetic stays fp32, by the same operators on other
-# numbers, so that no time is saved.
+# Two points for the board, both *weight-only*: the arithmetic stays in fp32, with the same
+# operators on different numbers, so no time is saved.
 
 # %% [markdown] tags=["zh"]
 # 文件大小是真的写到磁盘上量出来的；编码之间不留空隙，3 比特就只占 3 比特。工具若让嵌入表保留浮点，
@@ -294,13 +300,13 @@ board.add(technique="4-bit weights, groups of 32", **measure.rounded_point(4, gr
 # %% [markdown] tags=["en"]
 # ## 5 · Build: computing in integers
 #
-# To save time too, the *inputs* have to be integers. Then a whole matrix product runs on codes, and
-# scales are multiplied in once, at the end. Weights are known beforehand; the input's grid is found
-# in one of two ways:
+# To save time as well, the *inputs* have to be integers too. A whole matrix product then runs on
+# codes, and the scales are multiplied in once, at the end. Weights are known beforehand; the
+# input's grid is found in one of two ways:
 #
-# - **dynamic**: from each input, when it arrives. No data needed, a pass over the input each time.
+# - **dynamic**: from each input as it arrives. No data needed, but an extra pass over every input.
 # - **static**: beforehand, by running calibration data through *observers*. No range to find at run
-#   time, and wrong where the data was not typical.
+#   time, but a wrong range where the data was not typical.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 实现：用整数计算
@@ -315,8 +321,9 @@ board.add(technique="4-bit weights, groups of 32", **measure.rounded_point(4, gr
 show_source(int8.Int8Linear.forward, int8.Int8Linear.product)
 
 # %% [markdown] tags=["en"]
-# Our `int_matmul` lets fp32 units carry the whole numbers, exactly: it shows what integers give, not
-# how fast they are. The same grid in torch's own kernel has to give the same output:
+# Our `int_matmul` computes the integer product on fp32 units, exactly: it shows what integer
+# arithmetic gives, not how fast it is. On the same grid, torch's own kernel has to give the same
+# output:
 
 # %% [markdown] tags=["zh"]
 # 这里的 `int_matmul` 借 fp32 单元做整数运算，结果分毫不差：它演示整数计算的结果，不代表速度。
@@ -339,11 +346,11 @@ print(
 # %% [markdown] tags=["en"]
 # ### The article's two listings
 #
-# Their headings are swapped: the dynamic call stands under *static* quantization and the other way
-# round. And the static one hands its calibration data to `prepare`, whose second argument is
-# `inplace`. Nothing fails; the data is taken for "true", and calibration never happens. It is
-# **prepare**, **run** the data through, **convert**, and the model needs a `QuantStub` where floats
-# become codes and a `DeQuantStub` where they return:
+# Their headings are swapped: the dynamic call stands under *static* quantization, and the static
+# one under dynamic. The static listing also passes its calibration data to `prepare`, whose second
+# argument is `inplace`. Nothing fails: the data is taken as "true", and calibration never happens.
+# The correct steps are **prepare**, **run** the data through, **convert**. The model also needs a
+# `QuantStub` where floats become codes and a `DeQuantStub` where they become floats again:
 
 # %% [markdown] tags=["zh"]
 # ### 文章的两段代码
@@ -388,19 +395,19 @@ assert not bare["runs"]
 
 # %% [markdown] tags=["en"]
 # With the data in the wrong place, the observers saw nothing, and every activation has scale 1 and
-# zero point 0. Codes start at 0, so that all negative values are lost: most of the output's error comes from
-# that. torch warns (silenced here) and raises no exception. Without stubs the
-# model is prepared and converted, and then fails when it runs.
+# zero point 0. Codes start at 0, so all negative values are lost, and most of the output's error
+# comes from that. torch only warns (silenced here) and raises no exception. Without stubs, the
+# model can be prepared and converted, but fails when it runs.
 #
-# The article writes `torch.quantization`, today an alias of `torch.ao.quantization`. It still works,
-# and is deprecated: its successors are `torchao` and its PT2E ("PyTorch 2 export") flow, which
+# The article writes `torch.quantization`, today an alias of `torch.ao.quantization`. It still works
+# but is deprecated; its successors are `torchao` and its PT2E ("PyTorch 2 export") flow, which
 # quantizes an exported graph.
 #
 # ## 6 · When it breaks: outliers
 #
-# One input scale serves all channels. If one channel is 20 times larger than the others, those get
-# a twentieth of the levels. MiniLM has such channels, as BERT models often do. A channel's *peak*
-# is its largest magnitude; "smoothed" is explained below:
+# All channels of an input share one scale. If one channel is 20 times larger than the others, the
+# others get only a twentieth of the levels. MiniLM has such channels, as BERT models often do. A
+# channel's *peak* is its largest magnitude; "smoothed" is explained below:
 
 # %% [markdown] tags=["zh"]
 # 数据放错了地方，观察器什么也没看到，激活值的缩放因子全是 1、零点全是 0。编码从 0 起，负值全部丢失，
@@ -436,20 +443,23 @@ table(rows, kind="measured")
 show(figures.outliers())
 
 # %% [markdown] tags=["en"]
-# The remedies are many ways to adjust the range:
+# The remedies are different ways to adjust the range:
 #
-# - *Cutting off*: give the outliers up and keep the rest precise.
-# - *Scales by channel*: easy for weights, where each output channel is one sum, and its scale is
-#   multiplied in afterwards. Not for inputs: their channels are what the product sums over.
-# - *Scales by token*: possible for inputs, whose rows are tokens. An outlier channel is in every row.
-# - *Outliers apart* (LLM.int8, Dettmers et al. 2022): the few channels that reach 6 are multiplied in
-#   floats, the rest in integers, by token.
-# - *Smoothing* (SmoothQuant, Xiao et al. 2023): divide input channel j by a factor and multiply column
-#   j of the weight by it. The product is the same. A weight's scales belong to *outputs*, so that none
-#   of them isolates an input column either; it helps because weights are flat and can take over a part
-#   of the difficulty. `alpha`, from 0 to 1, says how much. We take 0.5, and 0.8 for the last map of a
-#   feed-forward block (`down`), whose inputs have the largest ratio. It does not help everywhere: the ratio
-#   of `attention.body.out` rises from 5.9 to 6.1, since the factors follow the weight's columns too.
+# - *Cutting off*: give up the outliers and keep the rest precise.
+# - *Scales by channel*: easy for weights: each output channel is one sum, and its scale is
+#   multiplied in afterwards. Impossible for inputs: the product sums over their channels.
+# - *Scales by token*: possible for inputs, whose rows are tokens. But an outlier channel appears in
+#   every row.
+# - *Outliers apart* (LLM.int8, Dettmers et al. 2022): the few channels with magnitudes of 6 or more
+#   are multiplied in floats, the rest in integers with scales by token.
+# - *Smoothing* (SmoothQuant, Xiao et al. 2023): divide input channel j by a factor and multiply
+#   column j of the weight by the same factor. The product stays the same. A weight's scales belong
+#   to *output* channels, so none of them isolates an input column either. Smoothing still helps,
+#   because weights are distributed more evenly and can take over part of the difficulty; `alpha`,
+#   from 0 to 1, sets how much. We take 0.5, and 0.8 for the last linear layer of a feed-forward
+#   block (`down`), whose inputs have the largest ratio. Smoothing does not help everywhere: the
+#   ratio of `attention.body.out` rises from 5.9 to 6.1, because the factors also depend on the size
+#   of the weight's columns.
 
 # %% [markdown] tags=["zh"]
 # 对策是调整范围的种种办法：
@@ -468,15 +478,20 @@ show(figures.outliers())
 show_source(int8.smoothing)
 
 # %% [markdown] tags=["en"]
-# MiniLM with INT8 linear layers of ours, adjusted in all these ways, over the functions that the
-# record names: the cosine between the INT8 and the fp32 embedding of a docstring, and the MRR (mean
-# reciprocal rank): each docstring searches for its function's code, and 1 / (rank of the right one) is
-# averaged. The more functions compete, the lower it is: fp32's own MRR is 0.92 among the 40
-# functions that section 7 repeats, 0.91 among the board's 60 (notebook 01), 0.84 among 120 (notebook 10), 0.76 among the 300 of section 7
-# and 0.60 among the 931 here. So it compares only with fp32's over the same ones. Differences are taken
-# text by text. The first row is the *control*: its ranges were never
-# adjusted: scale 1 as in the listing above, but with the zero point in the middle, so that negative values
-# survive. If it lost nothing, the test could show no loss at all.
+# MiniLM with our INT8 linear layers, adjusted in all these ways, is judged on the functions that
+# the record names, by two metrics:
+#
+# - the cosine between the INT8 and the fp32 embedding of a docstring;
+# - the MRR (mean reciprocal rank): each docstring searches for its function's code, and 1 / (rank
+#   of the right one) is averaged.
+#
+# The more functions compete, the lower the MRR. fp32's own MRR is 0.92 among the 40 functions that
+# section 7 measures here, 0.91 among the board's 60 (notebook 01), 0.84 among 120 (notebook 10),
+# 0.76 among the 300 recorded in section 7, and 0.60 among the 931 here. So compare an MRR only with
+# fp32's on the same functions. Differences are taken text by text. The first row is the *control*,
+# whose ranges were never adjusted: scale 1 as in the listing above, but with the zero point in the
+# middle, so negative values survive. If even the control lost nothing, the experiment could not
+# show any loss.
 
 # %% [markdown] tags=["zh"]
 # 把 MiniLM 的线性层换成我们的 INT8 层，用以上各种办法调整范围，在存档注明的那些函数上比较：同一段文档字符串的 INT8
@@ -494,25 +509,29 @@ show(figures.forms())
 table(measure.form_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Look for what cuts off, and how hard. The percentile rows cut that share off each calibration docstring,
-# rounded down to whole values, and average the ends over the docstrings (Wu et al. take the percentile of
-# all values together). With docstrings of 7 to 64 tokens 0.001% is less than one value, so that nothing is
-# cut, and 0.01% cuts nothing in 118 of the 150 docstrings where an input has 384 channels (18 of the 24
-# layers): these two rows mostly show what averaging the docstrings' extremes does. With 0.1% of the values cut off at either end the MRR loses
-# 0.084, more than by one scale for a whole weight: in this model the outliers carry information. With
-# 0.01% it loses nothing, and even gains 0.011, the only gain whose interval is clear of 0, though the
-# embeddings lie no nearer to fp32's than with the whole range. So the range need not reach the farthest
-# value of all texts; but the gain is one row of eleven, and no reason to expect it of other texts. The other row that
-# lies wholly above the dashed line takes the outliers apart. Where an interval crosses that line, these
-# texts cannot tell.
+# Look at how much each row cuts off. A percentile row cuts its share off the values of each
+# calibration docstring, rounded down to whole values, and averages the ends over the docstrings (Wu
+# et al. take the percentile of all values together). With docstrings of 7 to 64 tokens, 0.001% is
+# less than one value, so nothing is cut. In the 18 of the 24 layers whose input has 384 channels,
+# 0.01% cuts nothing in 118 of the 150 docstrings. These two rows therefore mostly show the effect
+# of averaging the docstrings' extremes.
 #
-# So one way was named as the one that decides, static ranges smoothed as in some of section 7's engines,
-# and its rule registered before the next record was made: 3,000 functions, methods among them, and five draws
-# of calibration texts, each row against fp32's on the same functions. The draws differ by
-# about as much as the standard error over functions, 0.3 points. The verdict takes each function's mean
-# over the draws; its interval is over functions alone. A user calibrates once: of the five draws three
-# have intervals that reach below -1%, so that the verdict says how smoothing does on average, not that
-# every calibration stays within 1%.
+# - With 0.1% of the values cut off at either end, the MRR falls by 0.084, more than with one scale
+#   for a whole weight: in this model the outliers carry information.
+# - With 0.01%, the MRR loses nothing and even gains 0.011. This is the only row whose interval lies
+#   wholly above 0, although its embeddings are no nearer to fp32's than with the whole range. So
+#   the range need not reach the farthest value of all texts; but the gain is one row of eleven, and
+#   no reason to expect a gain on other texts.
+# - The only other row that lies wholly above the dashed line is the one with the outliers apart.
+#   Where an interval crosses that line, these texts cannot tell.
+#
+# So we named one way to decide the claim: static ranges with the smoothing that some of section 7's
+# engines use. Its rule was registered before the next record was made: 3,000 functions, methods
+# included, and five draws of calibration texts, each row compared with fp32 on the same functions.
+# The draws differ by about 0.3 points, about as much as the standard error over functions. The
+# verdict takes each function's mean over the draws; its interval is over functions alone. But a
+# user calibrates only once, and three of the five draws have intervals that reach below -1%. So the
+# verdict says how smoothing does on average, not that every calibration stays within 1%.
 
 # %% [markdown] tags=["zh"]
 # 看看各行截断了多少。“百分位”各行对每条校准文档字符串分别按比例截断（个数向下取整），再对各条的两端取平均
@@ -540,7 +559,7 @@ for draw in runs:
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Four of the rows above again, made here from fewer texts:
+# Four of the rows above, repeated here with fewer texts:
 
 # %% [markdown] tags=["zh"]
 # 在本机用较少的文本重做上面的四行：
@@ -558,16 +577,20 @@ agree = verdicts.cosines_agree(cosines)
 print(lab.tr("mean cosines as recorded") if agree else lab.tr("mean cosines other than recorded"))
 
 # %% [markdown] tags=["en"]
-# One row of the record says "7-bit inputs". Where a CPU adds two 8-bit products into 16 bits, as it
-# does without VNNI, the sum may not fit. torch's dynamic form therefore leaves one bit of every input
-# unused, whatever the CPU.
+# One row of the record says "7-bit inputs". A CPU without VNNI adds two 8-bit products in 16 bits,
+# where the sum may not fit. torch's dynamic form therefore leaves one bit of every input unused,
+# whatever the CPU.
 #
-# What does such a product cost in time? Published, for one feed-forward layer on a GPU, as a speed over
-# fp16: the INT8 product alone, with nothing quantized for it; with ranges found by token and values
-# rounded (the paper's *vector-wise*); and LLM.int8 as a whole, which takes the outliers apart as well.
-# At a width of 768 ranges and rounding bring 0.99 down to 0.43, and taking apart brings that down to
-# 0.14. Both costs grow with the width, the product with its square: from 5,140 on all three are faster
-# than fp16.
+# How long does an INT8 product take? The published figures are speeds over fp16, for one
+# feed-forward layer on a GPU:
+#
+# - the INT8 product alone, with nothing quantized for it;
+# - with ranges found by token and values rounded (the paper's *vector-wise*);
+# - LLM.int8 as a whole, which also takes the outliers apart.
+#
+# At a width of 768, ranges and rounding bring the speed down from 0.99 to 0.43 times fp16's, and
+# taking the outliers apart brings it down to 0.14. Both costs grow with the width, the product with
+# its square: from a width of 5,140 on, all three are faster than fp16.
 
 # %% [markdown] tags=["zh"]
 # 存档中有一行是“输入 7 比特”。没有 VNNI 的 CPU 会把两个 8 比特乘法的结果相加并存进 16 比特，可能装不下。
@@ -591,15 +614,20 @@ table(rows, kind="published")
 # %% [markdown] tags=["en"]
 # ## 7 · Real engines on two kinds of CPU
 #
-# The same encoder in nine engines (recorded), made and run on a CPU without VNNI and on one with it.
-# *smoothed* is our smoothing before torch's own dynamic INT8, here with a scale a channel and the
-# token table in 8 bits as well. OpenVINO's INT8 is calibrated on docstrings by NNCF, its compression
-# tool, after the same smoothing, with its token table in 8 bits. In both records
-# the weights or inputs of torch static, ONNX Runtime and OpenVINO have 7 bits, which only the CPU without
-# VNNI needs; torch's dynamic form always leaves one bit of its inputs unused. torch's static form also
-# rounds every layer's output to one scale; ours leaves outputs in floats, so that its row is not section
-# 6's "static, min and max". Times are medians of five runs on two threads; this record keeps no intervals.
-# "Cosine, min" and the MRR are those of the newest record.
+# The same encoder in nine engines (recorded), built and run on a CPU without VNNI and on one with
+# it:
+#
+# - *smoothed* is our smoothing before torch's own dynamic INT8, here with one scale per channel and
+#   the token table in 8 bits as well.
+# - OpenVINO's INT8 is calibrated on docstrings by NNCF, its compression tool, after the same
+#   smoothing, with its token table in 8 bits.
+# - In both records, torch static, ONNX Runtime and OpenVINO have 7-bit weights or inputs, which
+#   only the CPU without VNNI needs. torch's dynamic form always leaves one bit of its inputs
+#   unused.
+# - torch's static form also rounds every layer's *output* to one scale. Our static form leaves
+#   outputs in floats, so torch's row is not the same as section 6's "static, min and max".
+# - Times are medians of five runs on two threads; this record keeps no intervals. Sizes, cosines
+#   and the MRR are those of the newest record.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 真实引擎，两类 CPU
@@ -610,7 +638,7 @@ table(rows, kind="published")
 # 两份存档中，torch 静态、ONNX Runtime 和 OpenVINO 的权重或输入都是 7 比特，其实只有没有 VNNI 的 CPU 才需要；
 # torch 动态形式的输入总空出 1 比特。torch 的静态形式还把每层的*输出*也按单一缩放因子舍入；我们的实现让输出保留浮点，
 # 所以 torch 静态这一行不同于第 6 节的“静态，最小值与最大值”。时间是两个线程上五次运行的中位数，这份存档没有区间。
-# “余弦，最小”和 MRR 取自最新的存档。
+# 大小、余弦和 MRR 取自最新的存档。
 
 # %%
 show(figures.engines())
@@ -621,10 +649,11 @@ p_without.reveal(measure.recorded_engines(vnni=False)["OpenVINO INT8"]["16x128"]
 p_with.reveal(measure.recorded_engines(vnni=True)["OpenVINO INT8"]["16x128"])
 
 # %% [markdown] tags=["en"]
-# The same claim, 60% less latency, on two CPUs. Which engine would you take? The fastest is not always
-# allowed: it has to keep the quality, here 99% of fp32's MRR. (The gate compares means over 300 functions,
-# whose difference is uncertain by about 0.01, more than 1%: smoothed torch INT8 misses it on one CPU, at
-# 98.6%, and passes on the other, at 99.3%. It is a way to choose, not a proof.)
+# The same claim, 60% less latency, on two CPUs. Which engine would you choose? The fastest is not
+# always allowed: an engine has to keep the quality, here 99% of fp32's MRR. (This threshold
+# compares means over 300 functions, whose difference is uncertain by about 0.01, more than 1% of
+# the MRR: smoothed torch INT8 misses it on one CPU, at 98.6%, and passes on the other, at 99.3%. It
+# is a way to choose, not a proof.)
 
 # %% [markdown] tags=["zh"]
 # 同一个论断，延迟降低 60%，放到两块 CPU 上。你会选哪种引擎？最快的未必能用：还得保住质量，
@@ -651,10 +680,10 @@ for vnni, cpu in measure.CPUS.items():
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Two CPUs beside each other differ in more than one set of instructions, so that the comparison names
-# no cause: what makes the one so much faster stays open. Three of the engines again, built and timed
-# here, on 4 texts of 64 tokens, each ratio of this CPU with its interval. The first row is fp32 beside
-# itself, the A/A noise of this run: a ratio within it says nothing.
+# The two CPUs differ in more than one set of instructions, so the comparison cannot say why one of
+# them is so much faster. Next, three of the engines are built and timed here, on 4 texts of 64
+# tokens; each ratio on this CPU has its interval. The first row is fp32 against itself, the A/A
+# noise of this run: a ratio within it says nothing.
 
 # %% [markdown] tags=["zh"]
 # 并排的两块 CPU 差别不止一组指令，所以这样的比较说不出原因：其中一块为什么快得多，这里没有答案。
@@ -666,11 +695,12 @@ here, profile = measure.build_engines(n_calibration)
 table(measure.time_rows(here))
 
 # %% [markdown] tags=["en"]
-# Where does OpenVINO's INT8 spend it? Its own counters, operator by operator. Smoothing divides the
-# inputs of 24 linear layers. Twelve of them (`qkv`, `up`) come from a norm whose output the residual needs
-# too, so that the division cannot be folded into it; the other twelve (`out`, `down`) come from no norm.
-# (The paper smooths by default only inputs that come from a norm.) Where a division is an operator of its
-# own, OpenVINO fuses it with the rounding to codes; the table counts those:
+# Where does OpenVINO's INT8 spend its time? Its own counters show it, operator by operator.
+# Smoothing divides the inputs of 24 linear layers. Twelve of these inputs (`qkv`, `up`) come from a
+# norm whose output the residual needs too, so the division cannot be folded into the norm; the
+# other twelve (`out`, `down`) do not come from a norm. (By default, the paper smooths only inputs
+# that come from a norm.) Where a division is a separate operator, OpenVINO fuses it with the
+# rounding to codes; the table counts these operators:
 
 # %% [markdown] tags=["zh"]
 # OpenVINO 的 INT8 把时间花在哪里？用它自己的计数器逐个算子来看。平滑要对 24 个线性层的输入做除法。
@@ -681,8 +711,8 @@ table(measure.time_rows(here))
 table(measure.operator_rows(profile(*experiment.full_batch(4, 64))), kind="measured")
 
 # %% [markdown] tags=["en"]
-# Sizes and quality, the recorded row above the one measured here. The MRR here is another one because
-# fewer functions compete: compare it with fp32's beside it.
+# Sizes and quality: each recorded row stands above the one measured here. The MRR differs here
+# because fewer functions compete: compare it with fp32's beside it.
 
 # %% [markdown] tags=["zh"]
 # 大小与质量，上一行是存档，下一行是本机实测。这里的 MRR 与存档不同，因为参与检索的函数少：
@@ -702,8 +732,8 @@ for name in ("OpenVINO INT8", "torch dynamic INT8"):
 # %% [markdown] tags=["en"]
 # ### Proxy and task
 #
-# torch's dynamic INT8 has one scale for all of a weight and 7 bits for inputs. How far does it move
-# embeddings, and how much does retrieval notice?
+# torch's dynamic INT8 has one scale for a whole weight matrix and 7 bits for inputs. How far does
+# it move the embeddings, and how much does retrieval suffer?
 
 # %% [markdown] tags=["zh"]
 # ### 代理指标与任务
@@ -719,17 +749,19 @@ for name, figure in ranks.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Both figures are right, and answer different questions. The cosine is what counts if a *stored* index
-# of fp32 embeddings is asked with INT8 queries. The MRR is what counts if everything is embedded by the
-# same engine: a shift that all texts share then cancels. But 40 texts cannot show what is left: the
-# interval of the difference spans about 3 points either way, and among the 300 functions of the record this
-# engine loses 3% of fp32's MRR. The task reacts less than the cosine; it is not blind. Which one you need depends on what you ship.
+# Both metrics are right, but answer different questions. The cosine is what counts if INT8 queries
+# search a *stored* index of fp32 embeddings. The MRR is what counts if the same engine embeds
+# everything: a shift that all texts share then cancels out. But 40 texts cannot show the effect
+# that remains: the interval of the difference spans about 3 points either way, while among the 300
+# functions of the record this engine loses 3% of fp32's MRR. The task is less sensitive than the
+# cosine, but not insensitive. Which metric you need depends on what you ship.
 #
 # ## 8 · "Why is my INT8 model slower?"
 #
-# First what this CPU has for short numbers, then one linear layer (256 tokens, 384 → 1536, unless the
-# row says otherwise) in several forms: each one's time over fp32's, measured interleaved, with its
-# interval. A form differs where the whole interval lies outside of the A/A band.
+# First, the instructions that this CPU has for low-precision numbers. Then one linear layer (256
+# tokens, 384 → 1536, unless the row says otherwise) in several forms: the time of each over fp32's,
+# measured interleaved, with its interval. A form counts as different only if its whole interval
+# lies outside the A/A band.
 
 # %% [markdown] tags=["zh"]
 # 两个指标都对，回答的是不同的问题。若用 INT8 查询去检索*已存好*的 fp32 嵌入索引，要看的是余弦。若所有文本都由同一引擎编码，
@@ -803,12 +835,12 @@ assert all(
 #
 # | what to look at | what it adds or lacks | what to try |
 # |---|---|---|
-# | small layers, few tokens | the range, rounding and converting, a fixed cost beside little work | larger batches; static ranges; leave small layers in floats |
-# | weight-only | codes become floats before the product, which stays fp32 | meant for reading weights (one token at a time); else quantize inputs too |
+# | small layers, few tokens | finding the range, rounding and converting: a fixed overhead beside little work | larger batches; static ranges; leave small layers in floats |
+# | weight-only | codes become floats before the product, which stays in fp32 | useful only where reading weights is the bottleneck (one token at a time); otherwise quantize inputs too |
 # | *fake* quantization | it simulates rounding in fp32, for training and calibration | convert, or export to an engine |
 # | an integer product | whether this CPU and this build have a fast kernel for it | another engine |
-# | bf16 | whether the CPU multiplies bf16 | fp32, or another CPU |
-# | the CPU | which of the instructions above it has (`lscpu`) | measure; `ONEDNN_MAX_CPU_ISA=AVX2`, set before Python starts, leaves the newer ones out in oneDNN and OpenVINO alone |
+# | bf16 | whether the CPU multiplies bf16 natively | fp32, or another CPU |
+# | the CPU | which of the instructions above it has (`lscpu`) | measure; `ONEDNN_MAX_CPU_ISA=AVX2`, set before Python starts, disables the newer ones, in oneDNN and OpenVINO only |
 
 # %% [markdown] tags=["zh"]
 # 当 INT8 模型很慢时，每种形式都是一个检查点：
@@ -825,11 +857,12 @@ assert all(
 # %% [markdown] tags=["en"]
 # ## 9 · Verdicts
 #
-# The second claim is judged by one way of each family: the calibrated one on the 3,000 functions, the
-# dynamic one on the 931. All ten ways on the 931 are shown; of ten intervals at 95%
-# at least one misses more often than once in twenty times. Bonferroni's remedy: make each so much wider that all ten hold together in 95%.
-# Two of the ten stay within 1% at that confidence: the outliers apart, and the row named 99.99th
-# percentile. One does not: the cut at the 99.9th. Of the others these texts cannot tell.
+# The second claim is judged by one way from each family: the calibrated one on the 3,000 functions,
+# the dynamic one on the 931. All ten ways on the 931 functions are shown; among ten 95% intervals,
+# the chance that at least one misses is more than one in twenty. Bonferroni's remedy is to widen
+# every interval until all ten hold together with 95% confidence. At that confidence, two of the ten
+# ways stay within 1%: the outliers apart, and the row named 99.99th percentile. One does not: the
+# cut at the 99.9th. For the others, these texts cannot tell.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 结论
@@ -852,10 +885,11 @@ lab.verdict("int8-accuracy", verdicts.int8_accuracy(accuracy))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **09-2.** Write `stored_bytes(n, bits, group)` (as `answer_2`): the bytes of n packed codes in one row, with one
-# fp32 scale for each group. What does 4 bits in groups of 32 really cost a weight?
+# **09-2.** Write `stored_bytes(n, bits, group)` (as `answer_2`): the bytes of n packed codes in one
+# row, with one fp32 scale for each group. How many bits per weight do 4-bit codes in groups of 32
+# really cost?
 #
-# <details><summary>Hint</summary>Codes stand without gaps; a last, short group needs a scale
+# <details><summary>Hint</summary>Codes are packed without gaps; a last, shorter group needs a scale
 # too.</details>
 
 # %% [markdown] tags=["zh"]
@@ -897,15 +931,16 @@ check("09-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **09-3, a target.** Beat SmoothQuant. Write `factors(peaks, weight)` (as `answer_3`): what to divide each input channel
-# of `layers.0.ffn.body.down` by, from the channels' peaks (in,) and the layer's weight (out, in). On real
-# inputs, in INT8 with one scale, the error of the layer's output has to be half of what it is without
-# any factors, or less. No `alpha` gets there (in this layer alone, the 0.8 of our engines even errs more
-# than no factors): try `int8.smoothing` first.
+# **09-3, a target.** Beat SmoothQuant. Write `factors(peaks, weight)` (as `answer_3`): from the
+# channels' peaks (in,) and the layer's weight (out, in), return the factor by which to divide each
+# input channel of `layers.0.ffn.body.down`. On real inputs, in INT8 with one input scale, the error
+# of the layer's output must be at most half of the error without factors. No `alpha` gets there (in
+# this one layer, our engines' 0.8 even gives a larger error than no factors): try `int8.smoothing`
+# first.
 #
-# <details><summary>Hint</summary>Look at the picture of section 6: how many channels are outliers? A
-# factor also makes its column of the weight larger, and every row's scale with it. Leave alone what
-# does no harm.</details>
+# <details><summary>Hint</summary>Look at the picture in section 6: how many channels are outliers?
+# A factor also enlarges its column of the weight, and with it every row's scale. Leave harmless
+# channels alone.</details>
 
 # %% [markdown] tags=["zh"]
 # **09-3，一个目标。** 胜过 SmoothQuant。写出 `factors(peaks, weight)`（赋给 `answer_3`）：由各输入通道的峰值（in,）和该层的权重（out, in），
@@ -930,7 +965,8 @@ check("09-3", answer_3)
 #     return (peaks / (2 * peaks.median())).clamp(min=1)
 # ```
 #
-# Every peak is brought down to twice the median one, and whatever lies below stays as it is.
+# Every peak above twice the median peak is brought down to that; the other channels stay as they
+# are.
 #
 # </details>
 
@@ -949,8 +985,9 @@ check("09-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## The width, swept
 #
-# `efflab sweep` ran this whole notebook at each of these; the star is your own run. It is `stdlib-gpt`
-# with a scale for each channel of its weights, computed in fp32 with the rounded values.
+# `efflab sweep` ran this whole notebook at each width in the figures; the star is your own run. The
+# model is `stdlib-gpt` with one scale for each channel of its weights, computed in fp32 with the
+# rounded values.
 
 # %% [markdown] tags=["zh"]
 # ## 扫描位宽
@@ -968,14 +1005,15 @@ sweeps.show_sweep("09", bits, here | {"time over fp32": point["time"]})
 # ## Recap
 #
 # - A grid is a scale and perhaps a zero point. Error = step / √12; more scales, smaller steps.
-# - 75% less than fp32 takes the tables too, where they are large; half of a small encoder is its
-#   vocabulary.
+# - Saving 75% against fp32 means quantizing the tables too, where they are large: half of a small
+#   encoder is its vocabulary.
 # - Dynamic finds the input's range each time; static needs *prepare, run, convert*.
-# - Outliers make a range hard to choose. Cutting off 0.1% of each text's values at either end costs most;
-#   averaging the texts' extremes, with next to nothing cut, costs nothing; multiplying the outliers apart stays nearest to fp32. A control whose range was never
-#   adjusted shows that the test can tell.
-# - Smaller is not faster. The same engine is fast on one CPU and not on another, and two CPUs differ in
-#   too much to say why.
+# - Outliers make a range hard to choose. Cutting off 0.1% of each text's values at either end costs
+#   most; averaging the texts' extremes, with next to nothing cut, costs nothing; computing the
+#   outliers apart stays nearest to fp32. The control, whose range was never adjusted, shows that
+#   the experiment can detect a loss.
+# - Smaller is not faster. The same engine is fast on one CPU and not on another, and the two CPUs
+#   differ in too many ways to say why.
 # - Cosine and MRR answer different questions.
 #
 # **References.** Jacob et al. 2018, *Quantization and Training of Neural Networks for Efficient

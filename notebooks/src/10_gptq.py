@@ -9,9 +9,9 @@
 # %% [markdown] tags=["en"]
 # # 10 · GPTQ: rounding that makes up for itself
 #
-# Rounding every weight to its nearest level makes the weights' error as small as it can be. But
-# nobody looks at weights: what counts is what the layer puts out. GPTQ rounds one column of a
-# weight matrix at a time and moves the columns that are still free so that they make up for it.
+# Rounding every weight to its nearest level makes the error of the weights as small as possible.
+# But the weights are not what matters; the layer's output is. GPTQ rounds one column of a weight
+# matrix at a time and adjusts the columns that are still free to make up for the error.
 #
 # | | |
 # |---|---|
@@ -60,8 +60,9 @@ lab.use_notebook("10_gptq", exercises.EXERCISES, texts("gptq"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Take the 24 weight matrices in the layers of `stdlib-gpt` at 3 bits: 8 levels for each row. Rounding
-# to nearest and GPTQ use the very same levels and the same bytes; they only choose other codes.
+# Take the 24 weight matrices in the layers of `stdlib-gpt` at 3 bits: 8 levels for each row.
+# Rounding to nearest and GPTQ use the very same levels and the same bytes; they only choose
+# different codes.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -85,7 +86,8 @@ p_model = predict(
 # ## 2 · Build: two inputs that always come together
 #
 # Two inputs are nearly equal, and their weights are both 0.4. The levels are -1, 0 and 1. Rounded
-# one by one, both vanish, and the output loses 0.8. Together 1 would have been much nearer.
+# one by one, both weights become 0, and the output loses 0.8. For the two together, a total of 1
+# would be much nearer.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：总是一同出现的两个输入
@@ -100,26 +102,28 @@ print(quantize(weight, 2, axis=0).dequantize())
 print(gptq(weight, inputs, 2, damp=0.0, symmetric=True).dequantize())
 
 # %% [markdown] tags=["en"]
-# The general rule. The output's squared error for one row is a quadratic form in the change
-# $\delta$ of its weights, $\delta H \delta^T$ with $H = X^T X$ over calibration inputs $X$. Force
-# weight $i$ onto its level $q$; the best change of the others is (Hassibi & Stork 1993, for $q = 0$;
-# Frantar & Alistarh 2022)
+# The general rule: for one row, the output's squared error is a quadratic form in the change
+# $\delta$ of the row's weights, $\delta H \delta^T$, where $H = X^T X$ for calibration inputs $X$.
+# Force weight $i$ onto its level $q$; the best change of the others is (Hassibi & Stork 1993, for
+# $q = 0$; Frantar & Alistarh 2022)
 #
 # $$\delta = -\frac{w_i - q}{[H^{-1}]_{ii}}\,[H^{-1}]_{i,:}$$
 #
-# By hand, for the first of the two inputs above: the upper left corner of $H$ is (1, 1; 1, 1.01), its
-# inverse (101, −100; −100, 100). Weight 1 goes from 0.4 to 0. The others change by −0.4/101 times the
-# first row, so that weight 2 becomes 0.4 + 0.396 = 0.796, and rounds to 1.
+# By hand, for the first of the two inputs above: the upper left corner of $H$ is (1, 1; 1, 1.01),
+# and its inverse is (101, −100; −100, 100). Weight 1 goes from 0.4 to 0. The others change by
+# −0.4/101 times the first row of the inverse, so weight 2 becomes 0.4 + 0.396 = 0.796, and rounds
+# to 1.
 #
 # ### Your turn: a row
 #
-# **10-1.** Then weight $i$ is fixed, and the next one follows. Write `round_row(row, inverse)` (as `answer_1`): round the
-# weights of `row` (d,) to whole numbers, one after another, each time with the best change of those
-# still free. `inverse` is $H^{-1}$ (d, d); a weight that is fixed has to leave it, so that later changes
-# leave that weight alone.
+# **10-1.** After that change, weight $i$ is fixed, and the next one follows. Write
+# `round_row(row, inverse)` (as `answer_1`): round the weights of `row` (d,) to whole numbers, one
+# after another, each time with the best change of those still free. `inverse` is $H^{-1}$ (d, d); a
+# fixed weight has to be eliminated from it, so that later changes leave that weight alone.
 #
-# <details><summary>Hint</summary>To take weight i out, eliminate it: subtract from the inverse its column
-# i times its row i over [i, i]. Both then are zero. Work on copies.</details>
+# <details><summary>Hint</summary>To eliminate weight i, subtract from the inverse its column i
+# times its row i, divided by its entry [i, i]. That column and row are then zero. Work on
+# copies.</details>
 
 # %% [markdown] tags=["zh"]
 # 一般规律如下。对一行权重，输出的平方误差是权重改变量 $\delta$ 的二次型 $\delta H \delta^T$，
@@ -161,13 +165,19 @@ check("10-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# That is the correction. Its predecessor, optimal brain quantization (Frantar & Alistarh 2022), takes in
-# each row the weight first that costs least: the order differs by row, each row needs inverses of its own,
-# and large matrices take too long. GPTQ makes it cheap in three steps. All rows go through the columns in
-# the **same order**, as yours did, so one inverse serves them all. The row that each later step needs of its inverse is, up to a factor, a row of **one Cholesky
-# factor** (a triangular matrix U with $U^T U = H^{-1}$), computed once. And corrections reach far columns
-# in **lazy batches** of columns, one matrix product each. `damp` adds a little to the diagonal, so that
-# the factor exists.
+# That is the correction. GPTQ's predecessor, optimal brain quantization (Frantar & Alistarh 2022),
+# rounds, in each row, the weight that costs least first: the order then differs by row, each row
+# needs inverses of its own, and large matrices take too long. GPTQ makes the correction cheap in
+# three ways:
+#
+# - All rows go through the columns in the **same order**, as yours did, so one inverse serves them
+#   all.
+# - Each later step needs one row of its own inverse. Up to a factor, that is a row of **one
+#   Cholesky factor** (a triangular matrix U with $U^T U = H^{-1}$), which is computed once.
+# - Corrections reach distant columns in **lazy batches** of columns, with one matrix product per
+#   batch.
+#
+# `damp` adds a little to the diagonal, so that the factor exists.
 
 # %% [markdown] tags=["zh"]
 # 补偿的方法就是这样。GPTQ 的前身 OBQ（optimal brain quantization，Frantar 与 Alistarh 2022）在每一行里先取代价最小的权重：各行顺序不同，
@@ -180,20 +190,21 @@ check("10-1", answer_1)
 show_source(add_damping, inverse_factor, sweep)
 
 # %% [markdown] tags=["en"]
-# The package's tests hold this against the slow reference (the inverse eliminated column by column,
-# equations 2 and 3 of the paper), against least squares after every step, and against NNCF's GPTQ,
-# from which fewer than 1 % of the codes may differ, since it keeps scales in 16 bits.
+# The package's tests compare this with the slow reference (the inverse eliminated column by column,
+# equations 2 and 3 of the paper), with least squares after every step, and with NNCF's GPTQ. Fewer
+# than 1% of the codes may differ from NNCF's, because NNCF keeps scales in 16 bits.
 #
-# Scales are fixed before the first column moves. With `group_size` they are those of the original
-# weights in each group ("static groups"), so `act_order=True`, which takes the columns with the
-# largest inputs first, leaves codes and groups where they were. The paper instead takes a group's scale
-# from the weights as corrected so far, when it comes to that group.
+# Scales are fixed before the first column changes. With `group_size`, each group's scale comes from
+# its original weights ("static groups"), so every code keeps its group even with `act_order=True`,
+# which takes the columns with the largest inputs first. The paper instead takes a group's scale
+# from the weights as corrected so far, when it reaches that group.
 #
-# **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red are changes of a weight
-# so far; the black line is where rounding stands. Right of it nothing has been rounded yet, and
-# still the weights change: that is the correction. It goes first of all to the inputs most like the
-# rounded ones: the columns are 6 heads of 32, and the head that is being rounded takes the most. The
-# second picture counts the output's error: its square over the output's square, in per cent.
+# **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red show how much each weight
+# has changed so far; the black line shows how far rounding has come. Right of it nothing is rounded
+# yet, and still the weights change: that is the correction. It goes first to the inputs most
+# similar to the rounded ones: the columns are 6 heads of 32, and the head that is being rounded
+# takes the most. The second picture shows the output's error: its square over the output's square,
+# in per cent.
 
 # %% [markdown] tags=["zh"]
 # 软件包的测试把这一实现与慢速参考实现（逐列消去逆矩阵，论文式 2、式 3）、每一步之后的最小二乘解以及 NNCF 的 GPTQ
@@ -215,21 +226,25 @@ show(figures.changes(bits))
 show(figures.column_errors(bits))
 
 # %% [markdown] tags=["en"]
-# The weights themselves end up *further* from the original than by rounding to nearest. The output
-# ends up nearer, on text that calibration never saw.
+# The weights themselves end up *further* from the original than with rounding to nearest. The
+# output ends up nearer, even on text that calibration never saw.
 #
 # ## 3 · Measure: the whole model
 #
-# Layer by layer: each matrix gets its inputs from a model whose earlier matrices are quantized
-# already, so that it is fitted to the inputs that it will really meet. 4,096 tokens of library code
-# calibrate. (The paper goes block by block: the matrices of one block share one pass. It calibrates with
-# 128 x 2,048 = 262,144 tokens of web text.) The layers' error in the tables is each matrix's alone, on the
-# inputs that it has in the fp32 model, averaged over the 24; bits per byte judge the whole quantized model.
-# Embeddings, biases and norms stay in fp32 here, for both methods. Both rows are measured
-# now, on 16 held-out windows, and what they add to fp32 has to lie nearer to the recorded value than
-# one standard deviation over seeds of the calibration data (rounding to nearest, which has no seed, is
-# allowed the same share of its own increase). On these windows fp32 takes 1.053 bits per
-# byte; the board adds the same difference to its figure over all of them, 1.068.
+# GPTQ goes layer by layer: each matrix gets its inputs from a model whose earlier matrices are
+# already quantized, so it is fitted to the inputs that it will really meet. It is calibrated on
+# 4,096 tokens of library code. (The paper goes block by block: the matrices of one block share one
+# pass. It calibrates on 128 x 2,048 = 262,144 tokens of web text.) Embeddings, biases and norms
+# stay in fp32 here, for both methods.
+#
+# The layers' error in the tables is measured for each matrix alone, on the inputs that it has in
+# the fp32 model, and averaged over the 24 matrices; bits per byte judge the whole quantized model.
+#
+# Both rows are measured now, on 16 held-out windows. What each adds to fp32 has to differ from the
+# recorded value by less than one standard deviation over seeds of the calibration data (rounding to
+# nearest, which has no seed, is allowed the same share of its own increase). On these windows fp32
+# takes 1.053 bits per byte; the board adds the same difference to fp32's figure over all held-out
+# windows, 1.068.
 
 # %% [markdown] tags=["zh"]
 # 就权重本身而言，GPTQ 的结果比就近舍入离原值*更远*；就输出而言却更近，而且是在校准时从未见过的文本上。
@@ -254,10 +269,10 @@ p_layer.reveal(nearest["layer_error"] / ours["layer_error"])
 p_model.reveal(100 * ours["added"] / nearest["added"])
 
 # %% [markdown] tags=["en"]
-# All grids, recorded. Groups buy accuracy with extra scales; the column of bits per weight counts
-# them, and the picture shows whether they pay: with scales in fp32 and rows this short, one scale
-# a row does at least as well for the same bytes. At 8 bits there is nothing left to gain: rounding to
-# nearest is as good as fp32 already.
+# All grids, recorded. Groups buy accuracy with extra scales, which the column *bits per weight*
+# counts. The picture shows whether they pay off: with scales in fp32 and rows this short, one scale
+# per row does at least as well for the same bytes. At 8 bits there is nothing left to gain:
+# rounding to nearest is already as good as fp32.
 
 # %% [markdown] tags=["zh"]
 # 全部设置的存档结果。分组用额外的缩放因子换取精度，“每个权重的比特数”一列已把它们算进去；
@@ -285,16 +300,17 @@ table(rows, kind="recorded", digits=4)
 show(figures.frontier())
 
 # %% [markdown] tags=["en"]
-# **Is it the paper's shape?** OPT and BLOOM on WikiText2 from Tables 3 and 4 (published) beside
-# ours, a scale for each row. The units differ (nats a token there, bits per byte here), so compare
-# the last column. GPTQ leaves a part of the loss that rounding to nearest adds, in every model and at
-# both widths. How large a part does not follow the size. At 4 bits it is smallest at OPT-66B, which
-# rounding harms most there; at 3 bits rounding ruins every OPT of 1.3B and above, adding 5 nats or more,
-# and the smallest part is OPT-175B's.
+# **Does this follow the paper's trend?** OPT and BLOOM on WikiText2 from the paper's Tables 3 and 4
+# (published) beside our model, with one scale for each row. The units differ (nats per token there,
+# bits per byte here), so compare the column *GPTQ / round to nearest*. In every model and at both
+# widths, GPTQ leaves only a part of the loss that rounding to nearest adds. How large a part does
+# not follow the model's size. At 4 bits the part is smallest for OPT-66B, the model that rounding
+# to nearest harms most at this width. At 3 bits, rounding to nearest ruins every OPT of 1.3B and
+# above, adding 5 nats or more, and the part is smallest for OPT-175B.
 
 # %% [markdown] tags=["zh"]
 # **与论文的趋势一致吗？** 论文表 3、表 4 中 OPT 和 BLOOM 在 WikiText2 上的结果（文献）与我们的结果并列，
-# 均为每行一个缩放因子。单位不同（论文为 nat/token，我们为每字节比特数），请比较最后一列。
+# 均为每行一个缩放因子。单位不同（论文为 nat/token，我们为每字节比特数），请比较“GPTQ / 就近舍入”一列。
 # 就近舍入带来的损失增量，GPTQ 在每个模型、两种位宽上都只留下一部分；留下多少与模型大小没有单调关系。
 # 4 比特时，受就近舍入损害最大的 OPT-66B，留下的比例最小；3 比特时，1.3B 及以上的 OPT 都被就近舍入毁掉，
 # 损失增加 5 nat 以上，留下比例最小的是 OPT-175B。
@@ -315,14 +331,14 @@ for (model, n_bits), added in measure.added_losses().items():
 table(rows)
 
 # %% [markdown] tags=["en"]
-# **A pretrained encoder.** MiniLM-L6, calibrated on 128 docstrings and functions, judged on 120
-# others: cosine to its own fp32 embedding, and finding a function by its docstring (MRR, mean
-# reciprocal rank; notebook 09). Look at the
-# minimum and the 5th percentile, not only at the mean. The cosine tells the methods apart; the MRR
-# of 120 functions moves by a point or two for no reason, so read it only where it collapses.
+# **A pretrained encoder.** MiniLM-L6 is calibrated on 128 texts, docstrings and functions, and
+# judged on 120 other functions: by the cosine to its own fp32 embeddings, and by finding a function
+# from its docstring (MRR, mean reciprocal rank; notebook 09). Look at the minimum and the 5th
+# percentile, not only at the mean. The cosine tells the methods apart; the MRR of 120 functions
+# moves by a point or two by chance, so it means something only where it collapses.
 
 # %% [markdown] tags=["zh"]
-# **预训练编码器。** MiniLM-L6 用 128 段文档字符串和函数校准，在另外 120 个函数上评价：
+# **预训练编码器。** MiniLM-L6 用 128 段文本（文档字符串和函数各半）校准，在另外 120 个函数上评价：
 # 与自身 fp32 嵌入的余弦相似度，以及由文档字符串找到函数（MRR，平均倒数排名，见第 09 篇）。不要只看均值，也要看最小值和第 5 百分位。
 # 余弦足以区分两种方法；120 个函数的 MRR 本身就有一两个百分点的波动，只有大幅下降时才说明问题。
 
@@ -346,9 +362,9 @@ table(rows, kind="recorded", digits=4)
 # %% [markdown] tags=["en"]
 # ## 4 · Explore
 #
-# The widest matrix of a layer: 768 inputs, 192 outputs. Move the calibration tokens first, then
-# bits and groups. Find where GPTQ is *worse* than rounding to nearest, and what happens to the
-# dashed and dotted lines there.
+# The widest matrix of a layer: 768 inputs, 192 outputs. Change the calibration tokens first, then
+# bits and groups. Find where GPTQ is *worse* than rounding to nearest, and see what happens to
+# GPTQ's two lines, dashed and dotted, there.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 探索
@@ -362,13 +378,15 @@ explore(figures.calibration)
 # %% [markdown] tags=["en"]
 # ## 5 · Where it breaks
 #
-# **Too few samples.** Fewer tokens than inputs leave directions that calibration never saw. In
-# those, every change is free, and GPTQ pushes the error there: almost none on its own tokens, more
-# than rounding to nearest on all others. A few more tokens than inputs need not mend it: compare, at 3
-# bits, the explorer's error with 1,024 tokens for its 768 inputs, and with 2,048, with that of rounding to
-# nearest. **Another kind of text** measures other correlations. (Our prose is the docstrings of library
-# functions, those of held-out modules among them.) **A sleeping input** says nothing. We round its column to nearest; the authors' code sets it to
-# zero, which is free until the input wakes up.
+# - **Too few samples.** With fewer tokens than inputs, there are directions that calibration never
+#   saw. In those directions every change is free, and GPTQ pushes the error there: almost none on
+#   its own tokens, more than rounding to nearest on all others. A few more tokens than inputs may
+#   not be enough: in the explorer (768 inputs), at 3 bits, compare GPTQ's error at 1,024 and at
+#   2,048 tokens with that of rounding to nearest.
+# - **Another kind of text** has different correlations. (Our prose is the docstrings of library
+#   functions, including those of held-out modules.)
+# - **A sleeping input** gives no information. We round its column to nearest; the authors' code
+#   sets the column to zero, which costs nothing until the input wakes up.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 何时失效
@@ -399,15 +417,15 @@ for case, (own, held_out) in errors.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# *held-out / round to nearest* below 1 is a gain. How much of it is left with the wrong text, with
-# random tokens (part of the correlation is the model's own), with too little text? And what does it
-# cost if the sleepers' columns were set to zero and they wake?
+# In the column *held-out / round to nearest*, a value below 1 is a gain. How much of the gain is
+# left with the wrong kind of text, with random tokens (part of the correlation comes from the model
+# itself), with too little text? And what does it cost if inputs whose columns were set to zero wake
+# up?
 #
-# **No damping** with too few samples: the Hessian is singular, so that it has no inverse, and
-# calibration cannot tell the best answer from endlessly many others.
-# **More damping** says "trust the calibration less": without limit, it is rounding to nearest. The
-# usual 0.01 does not save 256 tokens from being worse than rounding to nearest; look from where on
-# damping does.
+# **No damping** with too few samples: the Hessian is singular, so it has no inverse, and
+# calibration cannot tell the best solution from infinitely many others. **More damping** means
+# "trust the calibration less": in the limit, it is rounding to nearest. With 256 tokens, the usual
+# 0.01 still leaves GPTQ worse than rounding to nearest; see how much damping it takes.
 
 # %% [markdown] tags=["zh"]
 # “留出集误差 / 就近舍入”小于 1 才有收益。文本类型不对、换成随机 token（一部分相关性来自模型自身）、文本太少时，
@@ -427,10 +445,10 @@ except ValueError as error:
 show(figures.damping(bits, few))
 
 # %% [markdown] tags=["en"]
-# The same through the whole model (recorded, 3 bits). On too little text the layers fit what they
-# saw and the gap to held-out text opens. The model as a whole still gains, only less: three of four
-# matrices in a layer have only 192 inputs and need fewer tokens. It is the wide ones that ask for
-# thousands.
+# The same effect in the whole model (recorded, 3 bits). With too little text, the layers fit what
+# they saw, and the gap to held-out text opens. The model as a whole still gains, only less: three
+# of the four matrices in a layer have only 192 inputs and need fewer tokens. Only the wide ones
+# need thousands.
 
 # %% [markdown] tags=["zh"]
 # 整个模型上的同样规律（存档，3 比特）。文本太少时，各层只拟合见过的数据，与留出集的差距拉大。
@@ -441,11 +459,12 @@ show(figures.damping(bits, few))
 show(figures.calibration_sizes())
 
 # %% [markdown] tags=["en"]
-# **From how many tokens on?** Five draws of calibration text for each of six sizes (recorded, registered
-# before it was run). Below 1 GPTQ is better than rounding to nearest. (*All maps*: the mean error of the
-# 24 by GPTQ over that by nearest; a kind: the mean of its six ratios.) Over all 24 matrices it is below 1
-# at every size. With few tokens some of the narrow ones are above, and four of the six widest stay there
-# until tokens outnumber their 768 inputs, and not by a few, as the table counts.
+# **How many tokens are enough?** Five draws of calibration text for each of six sizes (recorded;
+# the rule was registered before the run). Below 1, GPTQ is better than rounding to nearest. (*All
+# maps* is the mean error of the 24 matrices with GPTQ over that with rounding to nearest; each kind
+# is the mean of its six ratios.) Over all 24 matrices, the ratio is below 1 at every size. With few
+# tokens, some of the narrow matrices are above 1. Four of the six widest stay above 1 until the
+# tokens clearly outnumber their 768 inputs, as the next table counts.
 
 # %% [markdown] tags=["zh"]
 # **至少要多少 token？** 六种数量，每种抽取五次校准文本（存档；实验之前规则已登记）。低于 1 表示 GPTQ 优于就近舍入。
@@ -457,7 +476,8 @@ show(figures.calibration_sizes())
 show(figures.crossing())
 
 # %% [markdown] tags=["en"]
-# The same runs, matrix by matrix. The last two rows are one of them: as recorded, and measured here.
+# The same runs, matrix by matrix. The last two rows are the same run, once as recorded and once
+# measured here.
 
 # %% [markdown] tags=["zh"]
 # 同样这些运行，逐个矩阵计数。最后两行是其中的同一次：一行是存档，一行在本机重新测量。
@@ -501,11 +521,11 @@ table(rows, kind="recorded", digits=4)
 # %% [markdown] tags=["en"]
 # ## 6 · The board, and the verdict
 #
-# On the board the embeddings go along at 8 bits, rounded to nearest. The time is that of the plain
-# model: weights are unpacked to fp32 before the pass. A kernel that computes with packed
-# weights is what makes GPTQ fast, and on a GPU it does so because fewer bytes are read. That pays where
-# reading weights is the limit, as when one text is generated token by token; not for long prompts or
-# large batches, whose multiplications are as many as before.
+# For the board, the embeddings are also rounded to nearest, at 8 bits. The time is that of the
+# plain model, because weights are unpacked to fp32 before the pass. Only a kernel that computes
+# with packed weights makes GPTQ fast, and on a GPU it does so because fewer bytes are read. That
+# pays off where reading weights is the bottleneck, as when one text is generated token by token;
+# not for long prompts or large batches, which need as many multiplications as before.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 总榜与结论
@@ -524,8 +544,9 @@ lab.verdict("gptq-error", verdicts.gptq_error(verdicts.collect_evidence()))
 # %% [markdown] tags=["en"]
 # ## 7 · Exercises
 #
-# **10-2.** Write `damped_hessian(inputs, damp)` (as `answer_2`) of inputs (n, in): $X^T X$ with `damp` times its
-# mean diagonal added to the diagonal. It must work with fewer samples than inputs.
+# **10-2.** Write `damped_hessian(inputs, damp)` (as `answer_2`) for inputs of shape (n, in):
+# $X^T X$ with `damp` times its mean diagonal added to the diagonal. It must work with fewer samples
+# than inputs.
 #
 # <details><summary>Hint</summary>inputs.T @ inputs, H.diagonal().mean() and torch.eye are all that
 # it takes.</details>
@@ -556,11 +577,12 @@ check("10-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **10-3, a target.** AWQ (Lin et al. 2024) moves no errors: it multiplies the weights of channels with
-# large inputs by a factor before rounding to nearest, and divides those inputs by it, so that they lose
-# less. Write `factors(weight, inputs)` (as `answer_3`) for section 4's matrix: weight (192, 768), inputs (4096, 768),
-# factors (768,). On held-out text at 3 bits, the error has to be at most 97% of what rounding to nearest
-# leaves without factors. GPTQ leaves 66%: how near can you come?
+# **10-3, a target.** AWQ (Lin et al. 2024) does not move errors: before rounding to nearest, it
+# multiplies the weights of channels with large inputs by a factor and divides those inputs by the
+# same factor, so that these weights lose less. Write `factors(weight, inputs)` (as `answer_3`) for
+# section 4's matrix: weight (192, 768), inputs (4096, 768), factors (768,). On held-out text at 3
+# bits, the error must be at most 97% of what rounding to nearest leaves without factors. GPTQ
+# leaves 66%: how close can you get?
 #
 # <details><summary>Hint</summary>A power of each channel's mean magnitude. A large factor also widens
 # the grid of every row.</details>
@@ -586,8 +608,8 @@ check("10-3", answer_3)
 #     return inputs.abs().mean(0).clamp(min=1e-4) ** 0.5
 # ```
 #
-# It leaves 95%. AWQ itself searches the power in [0, 1] for each layer, by the output's error on
-# calibration data, and clips weights besides: try that next.
+# It leaves 95%. AWQ itself searches for the best power in [0, 1] for each layer, by the output's
+# error on calibration data, and also clips weights: try that next.
 #
 # </details>
 
@@ -606,22 +628,24 @@ check("10-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## 8 · Recap
 #
-# - What counts is the error of the output. Its Hessian is $X^T X$, and it says how the columns still
-#   free make up best for one that was rounded.
-# - Same levels, same bytes, other codes: the gain is free at inference and costs some thousand tokens
-#   and seconds beforehand for our 3M parameters (published: 4.2 hours on an A100 for OPT-175B).
-# - In the model's quality it shows at 4 bits, decides at 3 and 2, and is nothing at 8.
-# - Calibrate with text of the model's own kind, and with several times more tokens than the widest
-#   layer has inputs. With fewer tokens than inputs and the usual damping, such a layer may do worse than
-#   by rounding to nearest, even if the model as a whole still gains; much more damping helps it.
+# - What counts is the error of the output. Its Hessian is $X^T X$, which says how the columns that
+#   are still free best make up for a rounded one.
+# - Same levels, same bytes, different codes: the gain is free at inference. Beforehand it costs a
+#   few thousand tokens and a few seconds for our 3M parameters (published: 4.2 hours on an A100 for
+#   OPT-175B).
+# - In the model's quality, the gain is visible at 4 bits, decisive at 3 and 2, and absent at 8.
+# - Calibrate on the kind of text that the model is used for, and on several times more tokens than
+#   the widest layer has inputs. With fewer tokens than inputs and the usual damping, such a layer
+#   may do worse than with rounding to nearest, even if the model as a whole still gains; much more
+#   damping helps.
 #
 # **References.** Frantar et al. 2023, *GPTQ* (arXiv:2210.17323). Frantar & Alistarh 2022, *Optimal
 # Brain Compression* (arXiv:2208.11580). Hassibi & Stork 1993, *Second order derivatives for network
-# pruning: Optimal Brain Surgeon*. Lin et al. 2024, *AWQ* (arXiv:2306.00978), scales the channels
-# with large inputs instead of pushing errors.
+# pruning: Optimal Brain Surgeon*. Lin et al. 2024, *AWQ* (arXiv:2306.00978), scales the weights of
+# channels with large inputs instead of moving errors.
 #
-# **Next:** [11 · Pruning](11_pruning.ipynb) removes weights altogether, by simpler measures; the same
-# quadratic form could choose them too (SparseGPT).
+# **Next:** [11 · Pruning](11_pruning.ipynb) removes weights altogether, by simpler criteria; the
+# same quadratic form could also choose which ones (SparseGPT).
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 小结

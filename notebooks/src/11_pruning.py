@@ -9,8 +9,8 @@
 # %% [markdown] tags=["en"]
 # # 11 · Pruning
 #
-# A trained model has weights that hardly matter. Set them to zero and quality stays, up to a point.
-# This notebook asks what can go, and what going really saves.
+# A trained model has weights that hardly matter. Set them to zero, and up to a point the quality
+# stays the same. This notebook asks what can be removed, and what removing it really saves.
 #
 # | | |
 # |---|---|
@@ -76,15 +76,15 @@ p_bytes = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Build: masks
 #
-# The simplest criterion is an old one: the smallest weights go (Han et al. 2015 brought it to deep
-# networks). Before you see ours, write yours.
+# The simplest criterion is an old one: remove the smallest weights (Han et al. 2015 brought it to
+# deep networks). Before you see our version, write your own.
 #
-# **11-1.** Write `magnitude_mask(weight, ratio)` (as `answer_1`): a bool tensor, True where a weight is kept, with
-# exactly round(ratio x size) of the smallest removed. 0 removes nothing, 1 everything; equal
-# magnitudes are no excuse for removing more.
+# **11-1.** Write `magnitude_mask(weight, ratio)` (as `answer_1`): return a bool tensor, True where
+# a weight is kept, with exactly the round(ratio x size) smallest weights removed. A ratio of 0
+# removes nothing, 1 everything; equal magnitudes are no excuse for removing more.
 #
-# <details><summary>Hint</summary>Sort the magnitudes and set the first round(ratio x size) to False. A
-# threshold is wrong at the ends.</details>
+# <details><summary>Hint</summary>Sort the magnitudes and set the first round(ratio x size) to
+# False. A threshold goes wrong at the ends.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：掩码
@@ -117,8 +117,8 @@ check("11-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, and the **2:4** pattern, which gives up some freedom for the sake of hardware: of each four
-# neighbours two stay.
+# Our version, and the **2:4** pattern, which gives up some freedom for the sake of hardware: of
+# every four neighbouring weights, two stay.
 
 # %% [markdown] tags=["zh"]
 # 我们的实现如下。另有 **2:4** 模式，它为迁就硬件放弃了一些自由：相邻的每四个权重中留下两个。
@@ -131,12 +131,13 @@ show_source(pruning.n_m_mask)
 show(figures.masks_figure())
 
 # %% [markdown] tags=["en"]
-# The more freedom, the more of the matrix survives; the captions give the share of the weights' sum
-# of squares that is kept. The article explains *structured* pruning by removing small weights (and
-# attention heads). Removing single weights is the left picture, **unstructured** pruning; structured
-# is the right one: whole rows, heads or neurons, after which a smaller matrix is left.
+# The more freedom, the more of the matrix survives: the captions give the share of the weights' sum
+# of squares that is kept. The article explains *structured* pruning as removing small weights (and
+# attention heads). But removing single weights is the left picture, **unstructured** pruning.
+# Structured pruning is the right one: it removes whole rows, heads or neurons, and a smaller matrix
+# is left.
 #
-# The library's way to do the same is `torch.nn.utils.prune`. Both have to choose the same weights:
+# torch's own tool for this is `torch.nn.utils.prune`. Both have to choose the same weights:
 
 # %% [markdown] tags=["zh"]
 # 自由度越高，矩阵保留得越多（图题给出的是权重平方和保留的比例）。文章讲*结构化*剪枝时，
@@ -154,7 +155,8 @@ print(torch.equal(mask, linear.weight_mask.bool()))
 
 # %% [markdown] tags=["en"]
 # **A mask has to be held.** Training has no reason to leave a zero alone. One step of AdamW on
-# `stdlib-gpt` with 80% zeros, first as it comes, then with each weight computed as weight x mask:
+# `stdlib-gpt` with 80% zeros, first without holding the masks, then with each weight computed as
+# weight x mask:
 
 # %% [markdown] tags=["zh"]
 # **掩码必须保持住。** 训练不会让零一直是零。给 80% 为零的 `stdlib-gpt` 做一步 AdamW：
@@ -180,8 +182,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 3 · Build: heads and neurons, really removed
 #
-# To take out a head means to take out its rows of `qkv` and its columns of `out`; to take out an FFN
-# neuron, its row of `up` and its column of `down`. The matrices get smaller.
+# Removing a head means removing its rows of `qkv` and its columns of `out`; removing an FFN neuron
+# means removing its row of `up` and its column of `down`. The matrices get smaller.
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 实现：真正移除头和神经元
@@ -193,13 +195,14 @@ table(rows, kind="measured")
 show_source(pruning.prune_heads)
 
 # %% [markdown] tags=["en"]
-# Which heads? Michel et al. (2019) put a gate of 1 on each head and ask for the gradient of the loss
-# by the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how steeply a text's loss changes when the
-# gate begins to close, up or down, on average over texts. One backward pass over a batch gives it for
-# all heads at once.
+# Which heads? Michel et al. (2019) put a gate of 1 on each head and take the gradient of the loss
+# with respect to the gate, $I_h = E_x |\partial L(x) / \partial \xi_h|$: how steeply a text's loss
+# changes, up or down, when the gate begins to close, averaged over texts. One backward pass over a
+# batch gives this for all heads at once.
 #
-# How good is a slope? With 36 heads the truth is cheap: take out each one alone, and look at the loss
-# on the same text. (Layers and heads are counted from 0, as in the code.)
+# How reliable is a slope? With 36 heads, the true cost is cheap to measure: remove each head alone,
+# and see how far the loss on the same text rises. (Layers and heads are counted from 0, as in the
+# code.)
 
 # %% [markdown] tags=["zh"]
 # 移除哪些头？Michel 等（2019）在每个头上放一个值为 1 的门，求损失对门的梯度
@@ -223,17 +226,20 @@ p_head.reveal(ablation.max().item())
 show(figures.importance_figure())
 
 # %% [markdown] tags=["en"]
-# A slope at the open gate says little of the shut one. For 26 of the 36 heads the truth is more than
-# twice the gradient, for one nearly eight times, although the gradient counts a text whose loss would
-# fall as one whose loss would rise. It is made to rank heads, not to forecast the loss. Three heads of
-# layers 0 and 1 cost more than twice as much as any other; by the gradient two of them lead by a third
-# to a half, and the third is level with a head that costs a third as much. But removal asks for the *order* alone, and that is much the same (rank correlation 0.85). Michel et al.
-# also divide each layer's importances by their l2 norm, which `least_important` does not; it changes the
-# order between layers. And `least_important` leaves each layer its best head, so that 30 of the 36 can go at
-# most. Gradient, normalized gradient and ablation compete in section 4.
+# The slope at the open gate says little about the closed one. For 26 of the 36 heads the true cost
+# is more than twice the gradient, and for one nearly eight times, although the gradient counts a
+# text whose loss would fall as if it would rise. The gradient is made to rank heads, not to
+# forecast the loss. Three heads in layers 0 and 1 cost more than twice as much as any other. By the
+# gradient, two of them lead by only a third to a half, and the third is level with a head that
+# costs a third as much. But pruning needs only the *order*, and that is much the same (rank
+# correlation 0.85).
 #
-# First: is a model without some heads the same as one in which they are silenced by a mask? It has to
-# be, to the last rounding; and both differ from the whole model.
+# Michel et al. also divide each layer's importances by their l2 norm, which changes the order
+# between layers; `least_important` does not. And `least_important` leaves each layer its best head,
+# so at most 30 of the 36 can go. Section 4 compares gradient, normalized gradient and ablation.
+#
+# First: does a model with some heads removed give the same output as one in which a mask silences
+# them? It has to, up to rounding; and both differ from the whole model.
 
 # %% [markdown] tags=["zh"]
 # 门全开处的斜率，说明不了门关上之后的事。36 个头中有 26 个，真值是梯度的两倍以上，最多的接近八倍，
@@ -259,8 +265,8 @@ print(rounding < 1e-3, change > 0.1)
 # %% [markdown] tags=["en"]
 # ## 4 · Measure: what can go
 #
-# `stdlib-gpt` on held-out modules, pruned and not trained any further: its 1.068 bits per byte, plus
-# what pruning adds on 16 windows of 128 tokens.
+# `stdlib-gpt` on held-out modules, pruned and not trained any further: the whole model's 1.068 bits
+# per byte, plus what pruning adds on 16 windows of 128 tokens.
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实测：哪些可以去掉
@@ -289,22 +295,28 @@ assert at_50["heads, by gradient over its layer's norm"] < at_50["heads, by grad
 show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["en"]
-# Read three things from the picture. What do a quarter of the weights or of the FFN neurons cost? What
-# does 2:4 cost beside the 50% point of the first line, which removes as many weights but chooses freely?
-# And who ranks heads best? At a quarter the true ablation: 1.20 bits per byte, against 1.24 by the
-# gradient and 1.27 by the normalized one. At a half normalized gradient and ablation lie together (1.59
-# and 1.61), the plain gradient at 1.74. At three quarters the three are alike. No ranking wins
-# throughout. These are means over 16 short windows, without intervals: gaps of 0.03, as between 1.24 and
-# 1.27 or 1.59 and 1.61, may be chance; "at random" is a single draw. Each
-# head's own ablation is exact, but says nothing of eighteen that leave together (notebook 14 adds single
-# ones up, and compares). Mind the axis: a half of the heads is only a sixth of a layer's weights, a half
-# of the neurons a third.
+# Read three things from the picture:
+#
+# - What does removing a quarter of the weights or of the FFN neurons cost?
+# - What does 2:4 cost compared with the 50% point of the first line, which removes as many weights
+#   but chooses freely?
+# - Which ranking of heads is best? At a quarter, the true ablation: 1.20 bits per byte, against
+#   1.24 by the gradient and 1.27 by the normalized one. At a half, normalized gradient and ablation
+#   are close (1.59 and 1.61), and the plain gradient is at 1.74. At three quarters the three are
+#   alike. No ranking wins throughout.
+#
+# These are means over 16 short windows, without intervals: gaps of about 0.03, as between 1.24 and
+# 1.27 or 1.59 and 1.61, may be chance; "at random" is a single draw. Each head's own ablation is
+# exact, but says nothing about removing eighteen heads together (notebook 14 adds up the single
+# costs and compares the sum with the joint cost). Mind the axis: half of the heads are only a sixth
+# of a layer's weights, half of the neurons a third.
 #
 # ## 5 · Measure: bytes
 #
-# A masked matrix is as large as before. It shrinks only when zeros are left out, and then it must be
-# written where the others stand: CSR notes a column for each nonzero, a bitmap one bit for each place,
-# 2:4 two bits for each value that stays. Real bytes of a 768 x 192 matrix, 32-bit values:
+# A masked matrix is as large as before. It shrinks only when zeros are not stored, and then the
+# positions of the nonzeros must be stored: CSR stores a column for each nonzero, a bitmap one bit
+# for each position, 2:4 two bits for each value that stays. The actual bytes of a 768 x 192 matrix
+# with 32-bit values:
 
 # %% [markdown] tags=["zh"]
 # 这张图有三点值得看。去掉四分之一的权重或 FFN 神经元，代价多大？2:4 去掉的权重与第一条线的 50% 处一样多，
@@ -341,15 +353,16 @@ p_bytes.reveal(csr_from)
 show(figures.layouts_figure())
 
 # %% [markdown] tags=["en"]
-# The index decides. With 32-bit values and 32-bit columns CSR starts to pay just above one half (where
-# each row starts is noted too: 592.9 kB against 589.8 at one half itself), with 16-bit values only at two
-# thirds; a bitmap pays almost at once. Exercise 11-3 asks for the formula.
+# The index decides. With 32-bit values and 32-bit columns, CSR starts to pay off just above one
+# half zeros (the start of each row is stored too: exactly at one half, CSR takes 592.9 kB against
+# the dense 589.8). With 16-bit values it pays off only at two thirds; a bitmap pays off almost at
+# once. Exercise 11-3 asks for the formula.
 #
 # ## 6 · Measure: time
 #
-# The same question for time. FLOPs are counted from the layers' real shapes. All runs are interleaved;
-# the median of the paired ratios counts, with its interval. The first row is the whole model against
-# itself: the A/A band.
+# The same question for time. FLOPs are counted from the layers' real shapes. All runs are
+# interleaved; the table gives the median of the paired ratios with its interval. The first row is
+# the whole model against itself: the A/A band.
 
 # %% [markdown] tags=["zh"]
 # 关键在索引。32 比特的值配 32 比特的列号，零略多于一半，CSR 才划算（每行的起点也要记：恰好一半时为
@@ -388,11 +401,11 @@ masked = times.ratios["90% of the weights, masked"]
 p_time.reveal(100 * (1 - masked.mean))
 
 # %% [markdown] tags=["en"]
-# A dense kernel multiplies zeros like everything else; smaller matrices are less to multiply. The
-# table says what that comes to here.
+# A dense kernel multiplies zeros like any other number; only smaller matrices mean less to
+# multiply. The table shows what that amounts to on this machine.
 #
-# A sparse kernel skips the zeros, but has to look up where the others are. One matrix product, 1024 x 1024 by
-# 1024 x 256 in 32 bits:
+# A sparse kernel skips the zeros, but has to look up where the nonzeros are. One matrix product,
+# 1024 x 1024 by 1024 x 256 in 32 bits:
 
 # %% [markdown] tags=["zh"]
 # 稠密内核把零当普通的数来乘；矩阵变小，要乘的才变少。在这台机器上差多少，看上表。
@@ -413,8 +426,8 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Where the ratio passes 1, the CSR kernel breaks even with the dense one; with fewer zeros it is
-# *slower*. The 2:4 pattern exists to avoid this search: its places fit into fixed slots
-# that sparse tensor cores read, at twice the dense peak (Mishra et al. 2021, published). Without such
+# *slower*. The 2:4 pattern exists to avoid this look-up: its nonzeros fit into fixed slots that
+# sparse tensor cores read, at twice the dense peak (Mishra et al. 2021, published). Without such
 # hardware torch has no kernel for it:
 
 # %% [markdown] tags=["zh"]
@@ -434,8 +447,9 @@ print(message)
 # %% [markdown] tags=["en"]
 # ## 7 · Explore
 #
-# Each move prunes `stdlib-gpt` anew and measures it. Find what gives the smallest time below 1.6 bits
-# per byte. Then find a setting that shrinks the file and leaves the time as it is.
+# Each move of a control prunes `stdlib-gpt` anew and measures it. Find the setting with the
+# shortest time below 1.6 bits per byte. Then find one that shrinks the file and leaves the time
+# unchanged.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 探索
@@ -447,8 +461,8 @@ print(message)
 explore(figures.prune, frames=4)
 
 # %% [markdown] tags=["en"]
-# Points for the board. A masked model's bytes are those of bitmap and values. The board judges on 16
-# windows of 512 tokens, so that its bits differ from those of sections 4 and 7.
+# Points for the board. A masked model's bytes are those of bitmap and values. The board judges on
+# 16 windows of 512 tokens, so its bits per byte differ from those in sections 4 and 7.
 
 # %% [markdown] tags=["zh"]
 # 上总榜。加掩码的模型按“位图 + 值”计字节数。总榜在 16 个 512 token 的窗口上评测，因此比特数与第 4、7 节不同。
@@ -468,8 +482,9 @@ for name, (kind, removed) in techniques.items():
 # ## 8 · The same on a real encoder
 #
 # MiniLM-L6 has 72 heads. Importance is measured on 16 pairs of docstring and code, with the loss of
-# finding one by the other; quality is the MRR (mean reciprocal rank, notebook 09) on 60 other functions. The first row is
-# the whole model against itself: what its time differs from 1 is noise.
+# finding the code from the docstring; quality is the MRR (mean reciprocal rank, notebook 09) on 60
+# other functions. The first row is the whole model against itself: any difference of its time from
+# 1 is noise.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 换成真实的编码器
@@ -503,16 +518,18 @@ table(rows, kind="measured")
 board.add(technique="1/3 of the heads removed", **point)
 
 # %% [markdown] tags=["en"]
-# Michel et al. found for BERT that a good part of the heads can leave; the table tries one third on this
-# encoder: whether the interval of the MRR includes the whole model's, and whether the time follows. The file hardly notices: heads are a small part of
-# a model whose vocabulary is half of it.
+# Michel et al. found that a good part of BERT's heads can be removed; the table tries one third on
+# this encoder. Check whether the interval of the MRR includes the whole model's MRR, and whether
+# the time falls as well. The file hardly shrinks: heads are a small part of this model, and its
+# vocabulary is half of it.
 #
 # ## 9 · One-shot or gradual?
 #
-# The article advises to raise the ratio step by step, from about 10%, to avoid a "sudden drop" in
-# accuracy, and says that two or three rounds of fine-tuning recover it. The usual schedule is cubic,
-# most of it early (Zhu & Gupta 2017, equation 1). Published results favour it: Han et al. (2015) report 9x
-# for AlexNet without loss of accuracy where pruning and retraining alternate, 5x in a single step:
+# The article advises raising the ratio step by step, from about 10%, to avoid a "sudden drop" in
+# accuracy, and says that two or three rounds of fine-tuning recover it. The usual schedule is cubic
+# and removes most of the weights early (Zhu & Gupta 2017, equation 1). Published results favour
+# gradual pruning: for AlexNet, Han et al. (2015) report 9x compression without loss of accuracy
+# when pruning and retraining alternate, against 5x in a single step:
 
 # %% [markdown] tags=["zh"]
 # Michel 等发现 BERT 的头有不少可以去掉；上表对这个编码器试了三分之一：请看 MRR 的区间是否包含完整模型的值，耗时是否随之下降。
@@ -529,12 +546,13 @@ show_source(pruning.gradual_schedule)
 print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 
 # %% [markdown] tags=["en"]
-# Both get the same training: three rounds of 40 steps on the same batches, masks
-# held. Each round starts a new AdamW, whose rate rises to 6e-4 and falls to 0. A round is 40,960 tokens,
-# all three 1% of what the model was trained on. One-shot prunes all before the first round; gradual 10% then, and the rest before the next two.
-# The control is trained as long with nothing removed: what it loses or gains is not pruning's doing. Zhu
-# and Gupta take many small steps and train on after the last one; three steps, the last round after the
-# last of them, are a coarse form of it.
+# Both schedules get the same training: three rounds of 40 steps on the same batches, with masks
+# held. Each round starts a new AdamW, whose learning rate rises to 6e-4 and falls to 0. A round is
+# 40,960 tokens; all three together are 1% of what the model was trained on. One-shot removes
+# everything before the first round; gradual removes 10% before it, and the rest before the next
+# two. The control is trained as long with nothing removed: what it loses or gains is not due to
+# pruning. Zhu and Gupta take many small steps and keep training after the last one; three steps,
+# with only one round after the last of them, are a coarse form of that.
 
 # %% [markdown] tags=["zh"]
 # 这里两种方案的训练相同：三轮，每轮 40 步，各批数据相同，掩码始终保持。每轮都新建一个 AdamW，
@@ -546,9 +564,10 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 table(measure.schedule_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Now the beginning of one of these runs again, here: one-shot, the first 10 of round 1's 40 steps, on
-# the same batches. With a recorded seed it has to lie nearer to its record than one standard deviation
-# over seeds; with a new seed, where one more seed falls with 95% confidence.
+# Now one of these runs begins again here: one-shot, the first 10 of round 1's 40 steps, on the same
+# batches. With a recorded seed, the result must differ from its record by less than one standard
+# deviation over seeds; with a new seed, it must lie in the 95% prediction interval for one more
+# seed.
 
 # %% [markdown] tags=["zh"]
 # 现在在本机重做其中一次的开头：一步到位，第一轮 40 步中的前 10 步，数据批次相同。
@@ -564,10 +583,10 @@ table([row], kind="measured", digits=4)
 show(figures.schedule_figure({ratio: live}))
 
 # %% [markdown] tags=["en"]
-# Two things to compare. The *drop*: how far does one step of pruning throw the model back, before any
-# training? And the *end*, after equal training: while gradual pruning is still gentle, one-shot
-# already trains the network that will remain, and has three rounds for it where gradual has one.
-# In the picture above the ends cannot be told apart; here they are, as differences within a seed:
+# Compare two things. The *drop*: how much quality does one step of pruning cost, before any
+# training? And the *end*, after equal training: while gradual pruning has removed only a little,
+# one-shot already trains the network that will remain, for three rounds where gradual has one. In
+# the picture above, the ends cannot be told apart; the next one shows differences within a seed:
 
 # %% [markdown] tags=["zh"]
 # 要比两件事。*骤降*：训练之前，剪一次会让质量退步多少？*终点*：训练量相同，但逐步剪枝还剪得不多的时候，
@@ -579,23 +598,25 @@ record, _ = measure.schedule_record()
 show(figures.differences_figure(record))
 
 # %% [markdown] tags=["en"]
-# The drop is smaller, but that was near certain: what is removed in parts has smaller parts. At the end
-# one-shot is ahead by about 0.01 at 50 and 80%, and by 0.04 at 90%; there the three seeds leave open only
-# whether that is more than the verdict's margin of 0.02. But look at the control, of which nothing is
-# removed: it ends 0.044 above its beginning, where the rule allows 0.01. This training (a peak rate of 6e-4
-# and 1,024 tokens a step) harms the dense model too, so that the verdict is *undecided*.
+# The drop is smaller with gradual pruning, but that was almost certain: it removes less at a time.
+# At the end one-shot is ahead by about 0.01 at 50 and 80%, and by 0.04 at 90%, where the three
+# seeds leave open only whether the lead exceeds the verdict's margin of 0.02. But look at the
+# control, from which nothing is removed: it ends 0.044 above its beginning, where the rule allows
+# 0.01. This training (a peak learning rate of 6e-4 and 1,024 tokens per step) harms the dense model
+# too, so the verdict is *undecided*.
 #
-# How much of the loss comes back at all? After each round the table compares with the control, in the
-# last column with the dense model. Mind the first row: against the dense model 72, 71 and 71% are back
-# after rounds 1, 2 and 3. Its rise from 82 to 88% is the control's getting worse; only at 80 and 90% do
-# rounds 2 and 3 bring anything back.
+# How much of the lost quality comes back at all? The columns *back after round* compare with the
+# control, and *back in the end, against dense* with the dense model. Mind the first row: against
+# the dense model, 72, 71 and 71% are back after rounds 1, 2 and 3. The rise from 82 to 88% in the
+# table comes only from the control getting worse; only at 80 and 90% do rounds 2 and 3 bring
+# anything back.
 
 # %% [markdown] tags=["zh"]
 # 骤降更小几乎是必然的：分几次去掉，每次自然去掉得少。终点则是一步到位领先：50% 和 80% 处约 0.01，90% 处约 0.04；
 # 三个种子在 90% 处未能判定的，只是差距是否超过结论的余量 0.02。但请看什么也不剪的对照：它的终点比起点高 0.044，
 # 而规则只允许 0.01。这种训练（峰值学习率 6e-4，每步 1,024 个 token）让稠密模型也变差，所以结论是*未定*。
 #
-# 那么，失去的质量究竟恢复了多少？下表各轮后的恢复都与对照相比，最后一列与稠密模型相比。请留意第一行：与稠密模型相比，
+# 那么，失去的质量究竟恢复了多少？下表各轮后的恢复都与对照相比，“最后恢复”一列与稠密模型相比。请留意第一行：与稠密模型相比，
 # 第 1、2、3 轮之后恢复的是 72%、71%、71%。从 82% 升到 88%，只是因为对照变差了；只有在 80% 和 90% 处，
 # 第 2、3 轮才真正恢复了一些。
 
@@ -605,13 +626,14 @@ table(measure.recovery_rows(), kind="recorded")
 # %% [markdown] tags=["en"]
 # ## 10 · Where it breaks
 #
-# - **At high ratios.** The table above says what is back after each round, and what is missing in the
-#   end, against a control trained as long and against the dense model. Published recipes train for
-#   thousands of steps at high ratios, not for 120.
-# - **Where masks are not held.** Section 2: a single step fills the zeros again.
-# - **Where layers share weights.** A head pruned in one layer would go in all of them.
+# - **At high ratios.** The table above shows how much is back after each round, and what is still
+#   missing in the end, against a control trained as long and against the dense model. At high
+#   ratios, published recipes train for thousands of steps, not for 120.
+# - **Where masks are not held.** See section 2: after a single step, almost all zeros are filled
+#   again.
+# - **Where layers share weights.** A head pruned in one layer would be pruned in all of them, so
 #   `prune_heads` refuses.
-# - **In saved files.** `config` no longer says the shapes of a model without some of its heads.
+# - **In saved files.** `config` no longer gives the shapes of a model with heads removed.
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 何时失效
@@ -649,11 +671,12 @@ lab.verdict("prune-compute", verdicts.prune_compute(evidence))
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# 11-1 stands in section 2.
+# Exercise 11-1 is in section 2.
 #
-# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)` (as `answer_2`): the FLOPs of one layer's matrix
-# products over T tokens, 2 per multiply-accumulate, all T x T scores counted, after some heads and neurons are gone. Note that
-# n_head x head_dim is then no longer d_model.
+# **11-2.** Write `layer_flops(T, d_model, n_head, head_dim, n_neurons)` (as `answer_2`): the FLOPs
+# of one layer's matrix products over T tokens, after some heads and neurons are removed. Count 2
+# per multiply-accumulate, and all T x T scores. Note that n_head x head_dim is then no longer
+# d_model.
 #
 # <details><summary>Hint</summary>Call n_head x head_dim A. Queries, keys, values and output are four
 # products of d_model and A; scores and weighted sum are two of T, T and A; the FFN is two of d_model and
@@ -688,11 +711,12 @@ check("11-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **11-3.** Write `break_even(value_bytes, index_bytes)` (as `answer_3`): the share of zeros (0 to 1) from which it is
-# smaller to store each nonzero with its index than all values. The starts of rows do not count.
+# **11-3.** Write `break_even(value_bytes, index_bytes)` (as `answer_3`): the share of zeros
+# (0 to 1) from which storing each nonzero with its index takes fewer bytes than storing all values.
+# Do not count the starts of rows.
 #
-# <details><summary>Hint</summary>With a share s of zeros, (1 - s) (value + index) bytes are left for each
-# weight; set that equal to value.</details>
+# <details><summary>Hint</summary>With a share s of zeros, each weight takes (1 - s) (value + index)
+# bytes on average; set that equal to value.</details>
 
 # %% [markdown] tags=["zh"]
 # **11-3.** 写出 `break_even(value_bytes, index_bytes)`（赋给 `answer_3`）：零的比例（0 到 1）达到多少时，
@@ -732,11 +756,13 @@ check("11-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **11-4 (open: beat the true ablation).** The nine heads of smallest single ablation cost 0.40 nats together.
-# Find nine that cost less, on the same batches. `answer_4 = {layer: heads}`; the check runs the model.
+# **11-4 (open: beat the true ablation).** The nine heads that each cost least when ablated alone
+# cost 0.40 nats together. Find nine that cost less, on the same batches.
+# `answer_4 = {layer: heads}`; the check runs the model.
 #
-# <details><summary>Hint</summary>After the first head has left, the others cost something else: ablate
-# again. <code>measure.loss_without({0: [2], 4: [1]})</code> is the loss without those two.</details>
+# <details><summary>Hint</summary>Once the first head is removed, the costs of the others change:
+# ablate again. <code>measure.loss_without({0: [2], 4: [1]})</code> is the loss without those
+# two.</details>
 
 # %% [markdown] tags=["zh"]
 # **11-4（开放题：胜过真实消融）。** 单独消融代价最小的九个头，一起去掉要付出 0.40 nat。
@@ -758,8 +784,8 @@ check("11-4", answer_4)
 # answer_4 = {0: [2, 5], 1: [4], 2: [1, 4], 3: [2], 4: [1, 5], 5: [1]}
 # ```
 #
-# Nine times the head that costs least after those that have left: 0.32 nats, and 1.18 instead of 1.20
-# bits per byte on held-out text, for some 290 ablations instead of 36.
+# Nine times, remove the head that costs least after those already removed: 0.32 nats, and 1.18
+# instead of 1.20 bits per byte on held-out text, for roughly 290 ablations instead of 36.
 #
 # </details>
 
@@ -778,9 +804,10 @@ check("11-4", answer_4)
 # %% [markdown] tags=["en"]
 # ## 13 · The share, swept
 #
-# `efflab sweep` ran this whole notebook at each share of the curve; the star is your own run. The
-# heads leave `stdlib-gpt` by their gradient, with no training after it; bits and time are those of texts
-# of 512 tokens (section 4's are of 128), time over the whole model's in the same run.
+# `efflab sweep` ran this whole notebook at each share on the curve; the star is your own run. Heads
+# are removed from `stdlib-gpt` in the order of their gradients, with no training afterwards. Bits
+# per byte and time are for texts of 512 tokens (128 in section 4), and the time is relative to the
+# whole model's in the same run.
 
 # %% [markdown] tags=["zh"]
 # ## 13 · 扫描剪枝率
@@ -796,26 +823,31 @@ sweeps.show_sweep("11", share, here)
 # %% [markdown] tags=["en"]
 # ## 14 · Recap
 #
-# - Small weights can go, a quarter of them for 0.02 bits per byte; what is left matters more and more.
-# - A mask saves neither bytes nor time by itself. Bytes fall when zeros are left out of the file, and
-#   the index decides from which share on; time falls when heads or neurons leave the matrices, on
-#   hardware made for 2:4 (published), or in a sparse kernel once enough is zero (section 6).
+# - Small weights can go: removing a quarter of them costs 0.02 bits per byte. The fewer are left,
+#   the more each one matters.
+# - A mask by itself saves neither bytes nor time. Bytes fall when zeros are left out of the file;
+#   the index decides from which share of zeros on. Time falls when heads or neurons are removed
+#   from the matrices, on hardware made for 2:4 (published), or in a sparse kernel once enough
+#   weights are zero (section 6).
 # - A model with heads removed equals the one with the same heads masked, and is faster.
-# - A gradient orders heads much as single ablation does (0.85) and prices them badly; where a half of the
-#   heads goes, the plain gradient (1.74) is nearer to a random draw (1.80) than to ablation (1.61). The loss without a head rises by up to eight times
-#   its gradient, and heads together cost what no single ablation says.
-# - Step by step no single drop is as deep. In this record pruning at once ended 0.01 to 0.04 bits per byte
-#   ahead of three coarse steps, but its control drifts, so that the verdict is undecided.
-# - Three short rounds bring back 71% of what half of the weights cost and 53% at 90%, against the dense
-#   model; against the control, which the same training makes 0.044 worse, 88% and 55%.
+# - The gradient orders heads much as single ablation does (rank correlation 0.85) but estimates
+#   their costs badly. With half of the heads removed, the plain gradient (1.74) is nearer to a
+#   random draw (1.80) than to ablation (1.61). Removing one head raises the loss by up to eight
+#   times its gradient, and single ablations do not say what several heads cost together.
+# - Pruned step by step, no single drop is as deep. In this record, pruning at once ended 0.01 to
+#   0.04 bits per byte ahead of three coarse steps, but the control drifts, so the verdict is
+#   undecided.
+# - Against the dense model, three short rounds bring back 71% of the quality lost by removing half
+#   of the weights, and 53% at 90%. Against the control, which the same training makes 0.044 worse,
+#   the figures are 88% and 55%.
 #
 # **References.** Han et al. 2015, *Learning both Weights and Connections*; Zhu & Gupta 2017, *To prune,
 # or not to prune*; Michel et al. 2019, *Are Sixteen Heads Really Better than One?*; Mishra et al. 2021,
 # *Accelerating Sparse Deep Neural Networks* (2:4).
 #
-# **Further reading.** Frankle & Carbin 2019, *The Lottery Ticket Hypothesis*, put the surviving weights
-# back to their initial values and train them again; Frantar & Alistarh 2023, *SparseGPT*, prune with the inputs'
-# second moments as GPTQ rounds with them.
+# **Further reading.** Frankle & Carbin 2019, *The Lottery Ticket Hypothesis*, reset the surviving
+# weights to their initial values and train them again; Frantar & Alistarh 2023, *SparseGPT*, use
+# the inputs' second moments for pruning, as GPTQ uses them for rounding.
 #
 # **Next:** this chapter made a model smaller; [12 · Data parallelism](12_data_parallel.ipynb)
 # distributes the work over several processes.

@@ -9,21 +9,22 @@
 # %% [markdown] tags=["en"]
 # # 12 · Data parallelism and ZeRO
 #
-# Several devices, one model: each takes a share of the batch, and all average their gradients
-# (section 4.1). ZeRO, in the same section, lowers each card's memory. Both run here for real, on
-# two and four processes of this machine, with PyTorch's own engine. We check them against one
-# process, count every byte they send, and weigh what each of them holds.
+# Several devices train one model: each takes a share of the batch, and all average their gradients
+# (the article's section 4.1). ZeRO, from the same section, lowers each card's memory. Both run here
+# for real, on two and four processes of this machine, over PyTorch's own communication backend. We
+# compare them with a single process, count every byte they send, and measure what each process
+# holds.
 #
 # | | |
 # |---|---|
 # | **Claims** | `ddp-equal`, `zero-memory` |
 # | **Time** | 40 minutes; all cells together run in under 50 seconds, offline, on two cores |
-# | **Afterwards you can** | start ranks from a notebook; write a ring all-reduce and say what it sends; choose a bucket size; name four ways in which ranks silently part; say what each stage of ZeRO saves, and what it does not |
+# | **Afterwards you can** | start ranks from a notebook; write a ring all-reduce and say what it sends; choose a bucket size; name four ways in which ranks silently diverge; say what each stage of ZeRO saves, and what it does not |
 
 # %% [markdown] tags=["zh"]
 # # 12 · 数据并行与 ZeRO
 #
-# 多个设备，同一个模型：各取一部分批次，再把梯度平均（第 4.1 节）。同一节里的 ZeRO 则降低每张卡的显存。
+# 多个设备，同一个模型：各取一部分批次，再把梯度平均（文章第 4.1 节）。文章同一节里的 ZeRO 则降低每张卡的显存。
 # 两者都在本机的 2 个和 4 个进程上真实运行，用的就是 PyTorch 自己的通信后端。我们拿它们与单进程对照，
 # 统计发出的每一个字节，并测出每个进程占用多少内存、存了什么。
 #
@@ -57,10 +58,10 @@ lab.use_notebook("12_data_parallel", exercises.EXERCISES, texts("data_parallel")
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Four ranks each hold 100 MB of gradients, and in the end each shall have the sum of all four. How
-# many MB must a rank send, at the least that you can think of? And: ZeRO's last stage cuts weights,
-# gradients and Adam's state into four. How many per cent of DDP's memory does a rank then need in a
-# whole training step of our small model?
+# Four ranks hold 100 MB of gradients each, and each must end up with the sum of all four. How many
+# MB must a rank send at least? And: ZeRO's last stage splits weights, gradients and Adam's state
+# into four parts, one for each rank. In a whole training step of our small model, what percentage
+# of the memory of plain data parallelism (DDP) does a rank then need?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -78,9 +79,9 @@ p_zero = predict("How many per cent of DDP's memory does a rank need with ZeRO-3
 # %% [markdown] tags=["en"]
 # ## 2 · Ranks
 #
-# A *rank* is a process with a number. `RankPool` starts some and keeps them; each runs a function
-# that it imports, and `report` tells us how far it is. They meet over **gloo**, PyTorch's engine
-# for CPUs. (On GPUs it would be NCCL; the code above it stays the same.)
+# A *rank* is a numbered process. `RankPool` starts several and keeps them running; each runs a
+# function that it can import, and `report` tells us how far it has got. They communicate over
+# **gloo**, PyTorch's backend for CPUs. (On GPUs it would be NCCL; the code on top stays the same.)
 
 # %% [markdown] tags=["zh"]
 # ## 2 · Rank
@@ -100,8 +101,8 @@ pools[2].run(
 sorted(seen)
 
 # %% [markdown] tags=["en"]
-# A rank that raises ends the call at once and says which it was; the others, waiting for it
-# in a collective, are stopped with it. The pool starts anew at the next call.
+# When a rank raises an exception, the call ends at once and names that rank; the other ranks, which
+# are waiting for it in a collective, are stopped too. The next call restarts the pool.
 
 # %% [markdown] tags=["zh"]
 # 某个 rank 抛出异常时，调用会立即结束，并指出是哪一个；其余在集合通信中等它的 rank 也随之停止。
@@ -118,12 +119,13 @@ failure
 # ## 3 · Split the batch, average the gradients
 #
 # The loss of a batch is the mean over its rows, so its gradient is the mean of the rows' gradients.
-# Two ranks with four rows each: the mean of both means is the mean of all eight,
+# For two ranks with four rows each, the mean of the two means is the mean of all eight:
 #
 # $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
 #
-# With five rows and three it is not: each of the three counts 1/6, each of the five 1/10. *Weighting*
-# a rank's loss by (ranks x its rows / all rows) makes up for it. The whole of data parallelism:
+# With five rows on one rank and three on the other it is not: each of the three counts 1/6, each of
+# the five 1/10. *Weighting* each rank's loss by (ranks x its rows / all rows) corrects this. That
+# is all of data parallelism:
 
 # %% [markdown] tags=["zh"]
 # ## 3 · 切分批次，平均梯度
@@ -139,15 +141,16 @@ failure
 show_source(data_parallel.average_gradients)
 
 # %% [markdown] tags=["en"]
-# That is `by hand`. PyTorch's own is `DistributedDataParallel` (DDP). Differences are the largest one
-# over the largest value: fp32 sums in another order part by some 1e-7. The control does not average
-# at all. Bytes are the Linux kernel's count of what each process really sent (other systems keep no such
-# count: there the notebook stops here with an `OSError`):
+# The table calls this `by hand`; PyTorch's own version is `DistributedDataParallel` (DDP).
+# Differences are the largest difference divided by the largest value: fp32 sums in another order
+# differ by roughly 1e-7. The control, *none*, does not average at all. Bytes are the Linux kernel's
+# count of what each process really sent (other systems keep no such count: there the next cell
+# stops with a rank's `OSError`):
 
 # %% [markdown] tags=["zh"]
 # 这就是表中的“手写”。PyTorch 自带的是 `DistributedDataParallel`（DDP）。“差异”指最大差值与最大数值之比：
 # fp32 换个顺序求和，会差出约 1e-7。对照组完全不做平均。字节数是 Linux 内核统计的每个进程实际发出的量
-# （其他系统没有这项统计，本篇会在这里以 `OSError` 停下）：
+# （其他系统没有这项统计，本篇会在这里停下，报出 rank 的 `OSError`）：
 
 # %% tags=["nbval-ignore-output"]
 job = measure.job(batch_size, seq_len, n_steps)
@@ -175,15 +178,16 @@ rows = [
 table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
-# (SGD with momentum, whose step is linear in the gradient. Adam divides by the gradient's own size
-# and makes a whole step of a rounding error beside a zero.)
+# (The optimizer is SGD with momentum, whose step is linear in the gradient. Adam divides by the
+# gradient's own size: where a gradient is almost zero, it turns a rounding error into a whole
+# step.)
 #
 # ## 4 · What a sum must send
 #
-# Send everything to one rank, and back from it: that rank sends (n - 1) times all of it. The **ring**
-# shares the work out. Cut the gradients into n parts; in each step every rank passes one part on to
-# its neighbour, which adds it to its own. With n = 3, columns are ranks, A to C the parts, and each
-# number says how many ranks' values are in a sum:
+# If everything is sent to one rank and back, that rank sends all of it (n - 1) times. The **ring**
+# spreads this work out. Cut the gradients into n parts; in each step every rank passes one part on
+# to its neighbour, which adds it to its own. In this example with n = 3, columns are ranks, A to C
+# are the parts, and each number says how many ranks' values a sum contains:
 #
 # | | rank 0 | rank 1 | rank 2 |
 # |---|---|---|---|
@@ -191,26 +195,29 @@ table(rows, kind="measured", digits=2)
 # | step 1: 0 sends A, 1 sends B, 2 sends C | A1 B1 **C2** | **A2** B1 C1 | A1 **B2** C1 |
 # | step 2: 0 sends C, 1 sends A, 2 sends B | A1 **B3** C2 | A2 B1 **C3** | **A3** B2 C1 |
 #
-# After n - 1 steps each rank has one sum finished. Another n - 1 steps pass the finished ones round.
-# That is 2 (n - 1) parts of 1/n each:
+# After n - 1 steps, each rank holds one finished sum. Another n - 1 steps pass the finished sums
+# round. In all, a rank sends 2 (n - 1) parts of 1/n each:
 #
 # $$\text{sent by a rank} = 2\,\frac{n-1}{n}\times\text{bytes},$$
 #
-# never more than twice, however many ranks there are. Bytes are not all of it: the 2 (n - 1) steps come
-# one after the other, and each pays the wire's latency. A **tree** sums on the way up and spreads the sum
-# on the way down, in 2 log n steps; with two trees, a half of the gradients in each, every rank is busy,
-# and sends at most twice all of it. NCCL has both ways. (The halves stream through in pieces. The times
-# below count the latencies of 2 log n steps and the bytes, as if the pieces cost nothing: a lower bound.)
+# never more than twice the bytes, however many ranks there are. But bytes are not the only cost:
+# the 2 (n - 1) steps come one after the other, and each pays the wire's latency. A **tree** sums on
+# the way up and distributes the sum on the way down, in 2 log n steps. With two trees, each for
+# half of the gradients, every rank is busy and sends at most twice the bytes. NCCL has both
+# algorithms. (The halves stream through in pieces. The times below count the latencies of 2 log n
+# steps and the bytes, as if cutting into pieces cost nothing: a lower bound.)
 #
 # ### Your turn: the ring
 #
-# **12-1.** Write `ring(parts, send)` (as `answer_1`). `parts[r][i]` is rank r's part i, a tensor, to be changed in
-# place or replaced; `send(r, i)` gives a copy of it and counts it as sent by rank r to rank r + 1.
-# In the end every rank has every sum, and no rank has sent more than 2 (n - 1) parts.
+# **12-1.** Write `ring(parts, send)` (as `answer_1`). `parts[r][i]` is rank r's part i, a tensor
+# that you may change in place or replace; `send(r, i)` returns a copy of it and counts it as sent
+# by rank r to rank r + 1. In the end, every rank must have every sum, and no rank may have sent
+# more than 2 (n - 1) parts.
 #
-# <details><summary>Hint</summary>Two laps of n − 1 steps. In step s of the first, rank r sends part
-# r − s, and rank r + 1 adds it to its own; first take what all ranks send, then add. In the second
-# lap rank r sends part r + 1 − s, and rank r + 1 replaces its own. All modulo n.</details>
+# <details><summary>Hint</summary>Two laps of n − 1 steps. In step s of the first lap, rank r sends
+# part r − s, and rank r + 1 adds it to its own; collect what all ranks send before you add. In the
+# second lap, rank r sends part r + 1 − s, and rank r + 1 replaces its own with it. All indices are
+# modulo n.</details>
 
 # %% [markdown] tags=["zh"]
 # （优化器是带动量的 SGD，更新量对梯度是线性的。Adam 会除以梯度自身的大小，梯度接近零时，一点舍入误差就会被放大成整整一步。）
@@ -270,7 +277,8 @@ check("12-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, between real processes; its sums and its bytes are those of `dist.all_reduce` (a test):
+# Our version, between real processes; a test checks that its sums and bytes are those of
+# `dist.all_reduce`:
 
 # %% [markdown] tags=["zh"]
 # 我们的写法，跑在真实的进程之间；它的和与字节数都与 `dist.all_reduce` 一致（有测试为证）：
@@ -282,8 +290,9 @@ show_source(ring.ring_all_reduce)
 p_sent.reveal(ring.ring_bytes(100, 4))
 
 # %% [markdown] tags=["en"]
-# Which way is faster depends on the number of ranks and on the size of the sum. At 1,024 ranks, by
-# these formulas, 1 MB goes fifty times as fast over trees; of 1 GB's time the latency is a tenth:
+# Which is faster depends on the number of ranks and the amount of data. By these formulas, with
+# 1,024 ranks, trees sum 1 MB fifty times as fast as the ring; for 1 GB, latency is only a tenth of
+# the ring's time:
 
 # %% [markdown] tags=["zh"]
 # 哪种更快，取决于 rank 数和数据量。1,024 个 rank 时，按这些公式，1 MB 走树形的速度是走环的五十倍；1 GB 走环，延迟只占用时的十分之一：
@@ -294,11 +303,11 @@ show(figures.ways_to_sum())
 # %% [markdown] tags=["en"]
 # ## 5 · Buckets: send while computing
 #
-# The backward pass finishes the last layer's gradients first. DDP does not wait: it collects them
-# into **buckets**, and when one is full its all-reduce starts, while earlier layers still compute.
-# Here is a real pass of `stdlib-gpt` on two ranks. This machine's memory is too fast a wire to
-# learn from, so each all-reduce is drawn out to what it would take at 200 MB/s with 0.5 ms of latency a
-# step, about a fast office network's:
+# The backward pass finishes the last layer's gradients first. DDP does not wait for the others: it
+# collects gradients into **buckets** and starts a bucket's all-reduce as soon as it is full, while
+# earlier layers still compute. Here is a real backward pass of `stdlib-gpt` on two ranks. This
+# machine's memory is too fast a wire to learn from, so each all-reduce is slowed down to what it
+# would take at 200 MB/s with 0.5 ms of latency per step, about the speed of a fast office network:
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 桶：边算边发
@@ -317,8 +326,9 @@ for mb in names:
 show(figures.backward_pass(traces[bucket_mb], bucket_mb))
 
 # %% [markdown] tags=["en"]
-# What would one expect? Each transfer starts when its bucket is ready and the wire is free, and takes
-# 2 (n - 1) latencies and 2 (n - 1)/n bytes over bandwidth. That is all of `transfers`.
+# What should we expect? Each transfer starts when its bucket is ready and the wire is free. It
+# takes 2 (n - 1) latencies plus 2 (n - 1)/n times its bytes over the bandwidth. `transfers`
+# computes just that.
 
 # %% [markdown] tags=["zh"]
 # 理论上应当如何？桶已就绪且链路空闲时开始传输，耗时为：2 (n - 1) × 延迟 + 2 (n - 1) / n × 字节数 / 带宽。`transfers` 实现的就是这些。
@@ -348,15 +358,18 @@ for mb, trace in traces.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# (Where *ratio* is above 1, or many buckets lengthen the backward pass, the all-reduces and the thread
-# that plays the wire most likely take their time from the same cores. On a GPU they have hardware of
-# their own.)
+# (If *ratio* is above 1, or the backward pass takes longer with many buckets, the likely reason is
+# that the all-reduces and the thread that emulates the wire compete with it for the same cores. On
+# a GPU they have hardware of their own.)
 #
-# A model of 13 MB in buckets of 25 MiB is a single bucket, which nothing hides. Where nobody sets a size,
-# DDP closes the first bucket at 1 MiB and the others at 25. Small buckets pay the latency often, and round
-# a ring the more so the more ranks there are. Below are 24 layers of 24 MiB, 4 ms of backward pass each; a
-# bucket holds one layer at least, so nothing changes below 24 MiB. Find the best size for a wire of 64
-# Gbit/s, then for 1,024 ranks: where does it move, and where over trees? With which wire does the size no longer matter?
+# In buckets of 25 MiB, a model of 13 MB is a single bucket, and nothing hides its transfer. By
+# default, DDP closes the first bucket at 1 MiB and the others at 25. Small buckets pay the latency
+# more often, and on a ring this costs more the more ranks there are.
+#
+# The explorer below has 24 layers of 24 MiB, each with a backward pass of 4 ms; a bucket holds at
+# least one layer, so nothing changes below 24 MiB. Find the best bucket size for a wire of 64
+# Gbit/s, then for 1,024 ranks: where does it move, and where with trees? With which wires does the
+# size no longer matter?
 
 # %% [markdown] tags=["zh"]
 # （如果“比值”大于 1，或桶多时反向传播变长，多半是因为 all-reduce 和模拟链路的线程与反向传播争抢同样的核。
@@ -373,8 +386,8 @@ explore(figures.overlap, frames=9)
 # %% [markdown] tags=["en"]
 # ## 6 · What breaks: ranks that differ
 #
-# Nothing raises an error in any of these. Each row changes one thing and shows how far the averaged
-# gradients are from one process's. (The rows on batch norm are of another model, a small classifier of
+# None of these raises an error. Each row changes one thing and shows how far the averaged gradients
+# are from those of one process. (The two batch norm rows use another model, a small classifier of
 # digits.)
 
 # %% [markdown] tags=["zh"]
@@ -405,12 +418,14 @@ table(rows, kind="measured", digits=2)
 # %% [markdown] tags=["en"]
 # - **Uneven shares.** DDP averages over ranks, not over rows; the last batch of an epoch is often
 #   shorter.
-# - **A seed.** DDP sends rank 0's weights to all before it starts, so another seed does no harm.
-#   Averaging by hand, every rank trains a model of its own with a gradient that is nobody's.
-# - **Batch norm** divides by statistics of the rows it sees. Repaired, they are summed over ranks,
-#   and so is their gradient. (LayerNorm looks at one row only: Transformers are safe.)
-# - **A forgotten sampler.** Where all ranks shuffle with one seed, every rank reads the same rows: n ranks do the work of one, and the loss
-#   curve looks fine:
+# - **A seed.** DDP sends rank 0's weights to all ranks before it starts, so different seeds do no
+#   harm. With averaging by hand, every rank trains a model of its own, with a gradient that belongs
+#   to none of them.
+# - **Batch norm** normalizes with the statistics of the rows it sees. The repair sums these
+#   statistics, and their gradients, over ranks. (LayerNorm looks at one row only: Transformers are
+#   safe.)
+# - **A forgotten sampler.** If all ranks shuffle with the same seed, every rank reads the same
+#   rows: n ranks do the work of one, and the loss curve still looks fine:
 
 # %% [markdown] tags=["zh"]
 # - **行数不等。** DDP 按 rank 平均，而不是按行平均；一个 epoch 的最后一批常常短一截。
@@ -439,19 +454,19 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 7 · ZeRO: why hold everything n times?
 #
-# In plain data parallelism each rank holds all weights, all gradients and all of Adam's state: in
-# fp32, 4 + 4 + 8 = 16 bytes a parameter. Yet each needs only an nth of the optimizer's state if it
-# updates only an nth of the weights. For N parameters on n ranks:
+# In plain data parallelism, each rank holds all weights, all gradients and all of Adam's state: in
+# fp32, 4 + 4 + 8 = 16 bytes per parameter. But a rank that updates only an nth of the weights needs
+# only an nth of the optimizer state. For N parameters on n ranks:
 #
-# | stage | cut into n | bytes a rank | n = 4, a parameter |
+# | stage | cut into n | bytes per rank | n = 4, per parameter |
 # |---|---|---|---|
 # | 0 (DDP) | nothing | 16 N | 16 |
 # | 1 | optimizer state | (8 + 8/n) N | 10 |
 # | 2 | and gradients | (4 + 12/n) N | 7 |
 # | 3 | and weights | 16 N / n | 4 |
 #
-# Each stage on real ranks: 1 by `ZeroRedundancyOptimizer`, 2 and 3 by `fully_shard` of FSDP2, the second
-# version of PyTorch's fully sharded data parallelism.
+# Each stage runs on real ranks: stage 1 with `ZeroRedundancyOptimizer`, stages 2 and 3 with
+# `fully_shard` from FSDP2, the second version of PyTorch's fully sharded data parallelism.
 
 # %% [markdown] tags=["zh"]
 # ## 7 · ZeRO：何必存 n 份？
@@ -502,11 +517,12 @@ for n, stages in by_stage.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# At stage 2 FSDP2 holds 14 to 20 % more than the paper says: between the forward and the backward pass
-# the rank's own shard lies *beside* the gathered weights. Stage 1's optimizer deals out whole
-# parameters, so that on four ranks the fullest holds some per cent more of it than its share.
+# At stage 2, FSDP2 holds 14 to 20 % more than the paper's formula: between the forward and the
+# backward pass, a rank keeps its own shard *beside* the gathered weights. Stage 1's optimizer deals
+# out whole parameter tensors, so with four ranks the fullest rank holds a few per cent more
+# optimizer state than an equal share.
 #
-# Do they still train the same model? And what does it cost on the wire?
+# Do all stages still train the same model? And how much do they send?
 
 # %% [markdown] tags=["zh"]
 # 阶段 2 里，FSDP2 存的比论文公式多 14% 到 20%：在前向和反向之间，rank 自己的那份分片与收集来的完整权重*并存*。
@@ -534,13 +550,14 @@ for stage, ranks in by_stage[4].items():
 table(rows)
 
 # %% [markdown] tags=["en"]
-# In units of (n - 1)/n of all weights. The paper's stages 1 and 2 send what DDP sends, stage 3 half
-# as much again, since the weights are gathered once more for the backward pass. Here stages 1 to 3 send
-# one unit more, for two reasons. Stage 1: `ZeroRedundancyOptimizer` stands on DDP, which all-reduces all
-# gradients, and then broadcasts the new weights; that is so on any engine. Stages 2 and 3: gloo has no
-# reduce-scatter of its own and reduces for everybody (a test counts it); NCCL has one.
+# The table counts bytes sent in units of (n - 1)/n of all weights. In the paper, stages 1 and 2
+# send what DDP sends, and stage 3 half as much again, because the weights are gathered once more
+# for the backward pass. Here, stages 1 to 3 send one unit more than in the paper, for two reasons.
+# Stage 1: `ZeroRedundancyOptimizer` builds on DDP, which all-reduces all gradients; it then
+# broadcasts the new weights, on any backend. Stages 2 and 3: gloo has no reduce-scatter of its own
+# and gives every rank the whole sum (a test counts the bytes); NCCL has one.
 #
-# The state is not all. A whole step, activations included:
+# State is not all that takes memory. A whole step, activations included:
 
 # %% [markdown] tags=["zh"]
 # 发送量以全部权重的 (n - 1)/n 为单位。按论文，阶段 1、2 的通信量与 DDP 相同，阶段 3 多一半，因为反向传播前还要再收集一次权重。
@@ -555,10 +572,10 @@ p_zero.reveal(step.layout.meta["ZeRO-3"])
 show(step)
 
 # %% [markdown] tags=["en"]
-# Activations are cut by no stage. With more sequences they fill most of the bar. What ZeRO saves stops
-# growing at the state that it cuts (with few sequences it is less, for the layer gathered at the time
-# counts), and fades beside them. (They are what recomputation and notebook
-# 13's splits are for.)
+# No stage shards the activations. With more sequences they fill most of the bar. ZeRO saves at most
+# the state that it shards, so its savings fade beside them. (With few sequences it saves less than
+# that, because the layer gathered at the time takes memory too.) To reduce activations, use
+# recomputation or the splits of notebook 13.
 
 # %% [markdown] tags=["zh"]
 # 哪个阶段都不切分激活值。序列越多，激活值占得越多；而 ZeRO 省下的至多是它切掉的那部分状态
@@ -570,7 +587,8 @@ by_batch = measure.held_by_batch(pools[4])
 show(figures.batches(by_batch))
 
 # %% [markdown] tags=["en"]
-# The paper's own table, in GB a device, 7.5 billion parameters with mixed-precision Adam (16 bytes a parameter):
+# The paper's own table, in GB per device, for 7.5 billion parameters with mixed-precision Adam (16
+# bytes per parameter):
 
 # %% [markdown] tags=["zh"]
 # 论文自己的表：每台设备的 GB 数，75 亿参数，混合精度 Adam（每参数 16 字节）：
@@ -589,8 +607,9 @@ for row in data.read_published("zero"):
 table(rows)
 
 # %% [markdown] tags=["en"]
-# **Not a model parallelism.** The article names ZeRO as the example of splitting a model's layers
-# over devices. It splits what is *stored*. Every rank still computes every layer, on its own rows:
+# **ZeRO is not model parallelism.** The article names ZeRO as the example of splitting a model's
+# layers over devices. But it splits only what is *stored*: every rank still computes every layer,
+# on its own rows:
 
 # %% [markdown] tags=["zh"]
 # **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切分的只是*存储*，每个 rank 仍要用自己的行计算每一层：
@@ -608,14 +627,17 @@ table([dict(zip(headers, way, strict=True)) for way in ways])
 # %% [markdown] tags=["en"]
 # ## 8 · Explore: which card does it take?
 #
-# Find the least number of ranks for GPT-3's 175 billion parameters on cards of 80 GB. Below how
-# many GB does stage 2 never come, however many ranks there are, and why? What do you gain from a smaller optimizer at stage 3?
+# Find the smallest number of ranks that holds GPT-3's 175 billion parameters on cards of 80 GB. At
+# stage 2, how many GB per card always remain, however many ranks there are, and why? At stage 3,
+# what do you gain from an optimizer with less state?
 #
-# Of `deepseek-v3`'s 671 billion parameters a token uses 37.6 (37 by its makers' count; here the input
-# table counts whole), for it passes a few of many feed-forward networks, the *experts*. Yet any of them
-# may be called, so the states of all are kept: 10.7 TB at 16 bytes a parameter. Stage 2 leaves the
-# weights, 1.3 TB in 16 bits, whole on every rank, however many there are; stage 3 fits an H100 ("80 GB",
-# 85.9 · 10⁹ bytes) from 125 ranks on, activations aside. (Its makers dealt out experts and layers too: ZeRO is not the only cut.)
+# `deepseek-v3` has 671 billion parameters, of which a token uses only 37.6 billion (37 by its
+# makers' count; here the whole input embedding counts): it passes through a few of many
+# feed-forward networks, the *experts*. But any expert may be chosen, so the state of all of them is
+# kept: 10.7 TB at 16 bytes per parameter. At stage 2, every rank holds all the weights, 1.3 TB in
+# 16 bits, however many ranks there are. At stage 3, the state fits on an H100 ("80 GB", 85.9 · 10⁹
+# bytes) from 125 ranks on, not counting activations. (Its makers also split experts and layers over
+# devices: ZeRO is not the only cut.)
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 探索：需要什么样的卡？
@@ -653,12 +675,14 @@ for pool in pools.values():
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# **12-2 (a target).** Twelve layers of 1 MiB whose backward passes take 20 ms each, on two real
-# ranks, over a wire with 15 ms of latency a step and 150 MB/s. In buckets of 25 MiB everything travels at the
-# end. Choose the bucket's size in MiB so that ranks wait for the wire at most 0.55 of that time.
+# **12-2 (a target).** Twelve layers of 1 MiB, with backward passes of 20 ms each, run on two real
+# ranks, over a wire with 15 ms of latency per step and 150 MB/s. In buckets of 25 MiB, everything
+# is sent only at the end. Choose a bucket size in MiB with which ranks wait for the wire at most
+# 0.55 times as long as they do then.
 #
-# <details><summary>Hint</summary>After the last layer one bucket is still to travel: two latencies and its
-# bytes. Small ones are short; but if a bucket takes longer than its layers compute, they queue.</details>
+# <details><summary>Hint</summary>After the last layer, one bucket still has to be sent: two
+# latencies plus its bytes. Small buckets make this short; but if sending a bucket takes longer than
+# computing its layers, buckets queue up.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
@@ -682,9 +706,9 @@ check("12-2", answer_2)
 # answer_2 = 3
 # ```
 #
-# A bucket of k layers takes 30 + 7 k ms and has 20 k ms to hide behind: from k = 3 on one full bucket
-# does not delay the next, and 12 layers are four full ones; of these sizes k = 3 has the shortest last
-# bucket.
+# A bucket of k layers takes 30 + 7 k ms to send and can hide behind 20 k ms of computing, so from
+# k = 3 on a full bucket does not delay the next full one. If k divides the 12 layers, the last
+# bucket is full too; the smallest such size, k = 3, has the shortest last bucket.
 #
 # </details>
 
@@ -696,20 +720,21 @@ check("12-2", answer_2)
 # ```
 #
 # 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒的计算后面：从 k = 3 起，装满的桶不会耽误下一个装满的桶，
-# 而 12 层正好装满四个；其中 k = 3 的最后一个桶最短。
+# 而 12 层正好装满四个；能整除 12 层的各种大小里，k = 3 的最后一个桶最短。
 #
 # </details>
 
 # %% [markdown] tags=["en"]
-# **12-3 (open: beat this verdict).** The verdict's ranks send whole gradients. Send an eighth. Write
-# `answer_3 = (encode, decode)`: `encode(gradient, key)` gives a tuple of tensors, which are what is
-# sent, and `decode(payload, shape)` makes a gradient of it again. `key` is (rank, parameter's name),
-# should you want to remember something. Four ranks, played by one process, train 24 steps; the mean loss
-# of the last 8 may be at most 0.05 nats higher than with whole gradients. (If your answer remembers
-# something, run its cell again before each check.) How few bytes can you do with?
+# **12-3 (open: beat this verdict).** The verdict's ranks send whole gradients. Send at most an
+# eighth of those bytes. Write `answer_3 = (encode, decode)`: `encode(gradient, key)` returns a
+# tuple of tensors, which is all that is sent, and `decode(payload, shape)` turns it back into a
+# gradient. `key` is (rank, parameter's name), in case you want to remember something. Four ranks,
+# simulated by one process, train for 24 steps; the mean loss of the last 8 may be at most 0.05 nats
+# higher than with whole gradients. (If your answer remembers something, run its cell again before
+# each check.) How few bytes are enough?
 #
-# <details><summary>Hint</summary>Send the largest twentieth of the values, by magnitude, and where they stand, and
-# add what was not sent to the next step's gradient.</details>
+# <details><summary>Hint</summary>Send the twentieth of the values that is largest in magnitude,
+# with their positions, and add what was not sent to the next step's gradient.</details>
 
 # %% [markdown] tags=["zh"]
 # **12-3（开放题：推翻这个结论）。** 结论里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
@@ -749,8 +774,8 @@ check("12-3", answer_3)
 # answer_3 = encode, decode
 # ```
 #
-# This is top-k sparsification with error feedback. Its sum over ranks is no longer a plain
-# all-reduce, for each rank sends other places: that is what it costs.
+# This is top-k sparsification with error feedback. The price: each rank sends different positions,
+# so the sum over ranks is no longer a plain all-reduce.
 #
 # </details>
 
@@ -785,15 +810,15 @@ check("12-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - The average of gradients is the gradient of the whole batch, if shares are equal or weighted and
-#   nothing looks across the batch. DDP equals one process to rounding.
-# - A sum round the ring sends 2 (n - 1)/n of its bytes a rank: never more than twice, but in 2 (n - 1)
-#   steps.
+# - The average of the ranks' gradients is the gradient of the whole batch if shares are equal or
+#   weighted and nothing looks across the batch. DDP equals one process up to rounding.
+# - In a sum round the ring, each rank sends 2 (n - 1)/n of the bytes: never more than twice, but in
+#   2 (n - 1) steps.
 # - Buckets hide transfers behind the backward pass; the last one is always exposed.
-# - ZeRO is data parallelism that stores more and more of its state only once: 16 (DDP), 10, 7, 4 bytes a
-#   parameter on four ranks. It does not cut activations, and stage 3 pays with half as much communication again (by the
-#   paper; over gloo, here, with twice DDP's).
-# - On other machines: `docs/many-machines.md` starts the same training with `torchrun`.
+# - ZeRO is data parallelism that, stage by stage, stores more of its state only once: 16 (DDP), 10,
+#   7, 4 bytes per parameter on four ranks. It does not shard activations, and stage 3 sends half as
+#   much again as DDP (by the paper; here, over gloo, twice as much as DDP).
+# - On several machines: `docs/many-machines.md` starts the same training with `torchrun`.
 #
 # **References.** Li et al. 2020, *PyTorch Distributed*, arXiv:2006.15704. Patarasuk & Yuan 2009,
 # *Bandwidth optimal all-reduce algorithms*. Sanders et al. 2009, *Two-tree algorithms for full bandwidth

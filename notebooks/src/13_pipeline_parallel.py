@@ -9,16 +9,16 @@
 # %% [markdown] tags=["en"]
 # # 13 · Model and pipeline parallelism
 #
-# A model that does not fit one device has to be cut. Between its layers, each device gets some of
-# them, and the batch passes through like a product along a line: a **pipeline**. Inside its layers,
-# each device gets a piece of every matrix: **tensor parallelism**. Both compute the same model. What
-# differs is what they send, and how long devices wait.
+# A model that does not fit on one device has to be cut. Cut between its layers, each device gets
+# some of them, and the batch passes through like a product along an assembly line: a **pipeline**.
+# Cut inside its layers, each device gets a piece of every matrix: **tensor parallelism**. Both
+# compute the same model. They differ in what they send and in how long devices wait.
 #
 # | | |
 # |---|---|
 # | **Claims** | `model-parallel`, `gpipe-throughput`, `pipe-balance`, `microbatch-bubble` |
 # | **Time** | 45 minutes; all cells together run in under 60 seconds, offline, on two cores |
-# | **Afterwards you can** | cut a matrix product so that ranks send least; derive the bubble; read a Gantt chart of a pipeline and name its schedule; write a schedule of your own; say why a published gain is not the ideal one; split unequal layers; choose tensor x pipeline x data for a model |
+# | **Afterwards you can** | cut a matrix product so that ranks send the least; derive the bubble; read a Gantt chart of a pipeline and name its schedule; write a schedule of your own; say why a published gain is not the ideal one; split unequal layers; choose tensor x pipeline x data for a model |
 
 # %% [markdown] tags=["zh"]
 # # 13 · 模型并行与流水线并行
@@ -58,7 +58,8 @@ lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, texts("pipeline_pa
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Four devices hold a quarter of the layers each. A batch goes through in one piece, forward and back.
+# Each of four devices holds a quarter of the layers. A batch goes through in one piece, forward and
+# then back.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -74,11 +75,15 @@ p_cut = predict("And if the batch is cut into 8 micro-batches?", "%")
 # %% [markdown] tags=["en"]
 # ## 2 · Cut inside: column, then row
 #
-# A feed-forward is Y = GELU(X A) B. Cut A by **columns**: rank i computes GELU(X A_i), its own hidden
-# units, from the whole X; nothing is sent. Cut B by **rows**: rank i has just the inputs that its rows
-# of B need, and gets a summand of Y. One all-reduce adds them up. That is all that is sent; the
-# backward pass has one more, for X's gradient, and the table below counts both passes. The other way round, A by rows, each rank has a summand of X A, and GELU(a + b) is not GELU(a) + GELU(b): the sum
-# has to stand before the activation, four times as wide.
+# A feed-forward network is Y = GELU(X A) B. Cut A by **columns**: rank i computes GELU(X A_i), its
+# own hidden units, from the whole X; nothing is sent. Cut B by **rows**: rank i already has exactly
+# the inputs that its rows of B need, and computes a partial sum of Y. One all-reduce adds the
+# partial sums up, and the forward pass sends nothing else. The backward pass has one more
+# all-reduce, for X's gradient; the table below counts both passes.
+#
+# With A cut by rows instead, each rank has a partial sum of X A. Since GELU(a + b) is not
+# GELU(a) + GELU(b), the all-reduce has to come before the activation, where the sum is four times
+# as wide as Y.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 在层内切：先列后行
@@ -115,14 +120,17 @@ for order in tensor_orders.ORDERS:
 table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
-# "Summed late" leaves the sum out: cheap, and wrong. What is sent is the Linux kernel's count (other
-# systems keep no such count: there the notebook stops here with an `OSError`). Now the whole model, on real ranks, ours and
-# torch's `parallelize_module`, against one process. Attention is cut by heads, the same pair again:
-# queries, keys and values by columns, the output by rows.
+# The row "summed late" skips the sum before the activation: it sends less, and its output is wrong.
+# Bytes sent are the Linux kernel's count (other systems keep no such count: there the cell above
+# stops with a rank's `OSError`).
+#
+# Now the whole model on real ranks, cut by our code and by torch's `parallelize_module`, against
+# one process. Attention is cut by heads, again columns first and then rows: queries, keys and
+# values by columns, the output by rows.
 
 # %% [markdown] tags=["zh"]
 # “求和太晚”一行略去了激活之前的求和：通信少，但结果是错的。发送量是 Linux 内核的统计
-# （其他系统没有这项统计，本篇会在这里以 `OSError` 停下）。再看整个模型：我们的写法和 torch 的
+# （其他系统没有这项统计，上面的单元格会停下，报出 rank 的 `OSError`）。再看整个模型：我们的写法和 torch 的
 # `parallelize_module` 都跑在真实的 rank 上，与单进程比较。注意力按头切，同样是先列后行：查询、键、值按列，输出按行。
 
 # %% tags=["nbval-ignore-output"]
@@ -153,14 +161,16 @@ for (n, method), ranks in inside.items():
 table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
-# Two all-reduces a layer forward and two back, whatever the number of ranks, on the way of every token:
-# that is why this cut stays within a machine, where links are fast. Embeddings and norms stay whole
-# here, so that a rank of four holds more than a quarter.
+# Each layer needs two all-reduces forward and two back, whatever the number of ranks, and every
+# token waits for them: that is why this cut stays within a machine, where links are fast.
+# Embeddings and norms stay whole here, so with four ranks each holds more than a quarter of the
+# parameters.
 #
 # ## 3 · Cut between: the same model again
 #
-# PyTorch's pipeline on 2 and 4 ranks, four micro-batches, against one process. In two orders: `gpipe`
-# does all forward passes and then all backward passes, `1f1b` one forward, one backward (section 5):
+# PyTorch's pipeline on 2 and 4 ranks, with the batch cut into four micro-batches, against one
+# process. We run two schedules: `gpipe` does all forward passes and then all backward passes;
+# `1f1b` alternates one forward and one backward pass (section 5):
 
 # %% [markdown] tags=["zh"]
 # 每层前向两次 all-reduce，反向两次，次数与 rank 数无关，而且每个 token 都要等它完成：所以这种切法只用在一台机器内部，那里链路快。
@@ -196,25 +206,28 @@ for (n, schedule), ranks in between.items():
 table(rows, kind="measured", digits=2)
 
 # %% [markdown] tags=["en"]
-# Equal to rounding. (The first and the last rank hold a copy of the tied token table each: small models
-# pay for that, which is why a rank of two holds 0.63 and the fullest of four 0.45.)
+# All runs equal one process up to rounding. (The first and the last rank each hold a copy of the
+# tied token embedding, which weighs heavily in a small model: the fuller of two ranks holds 0.63 of
+# the weights, and the fullest of four 0.45.)
 #
 # ## 4 · The bubble
 #
-# Let K stages take f seconds forward and b back for a micro-batch, and let there be M of them. In GPipe
-# the first stage sends M forward passes into the line. The last of them still has to pass K - 1 stages,
-# (K - 1) f seconds, before gradients set out; the first of these passes K - 1 stages on its way back,
-# (K - 1) b. So the first stage waits (K - 1)(f + b) seconds, in which it could have done K - 1
-# micro-batches, and so do all others, at other times. They work M (f + b) seconds each.
+# Let there be K stages and M micro-batches, and let a stage take f seconds forward and b back for a
+# micro-batch. In GPipe the first stage sends M forward passes into the pipeline. The last of them
+# still has to pass K - 1 stages, which takes (K - 1) f seconds, before gradients start back. The
+# first gradient passes K - 1 stages on its way, which takes (K - 1) b. So the first stage waits
+# (K - 1)(f + b) seconds, in which it could have done K - 1 micro-batches. All other stages wait as
+# long, at other times. Each stage works M (f + b) seconds.
 #
 # ### Your turn
 #
-# **13-1.** Write `bubble(K, M)`: the share of the time in which a stage waits.
+# **13-1.** Write `bubble(K, M)`: the fraction of the time that a stage spends waiting.
 #
-# <details><summary>Hint</summary>A stage computes for M micro-batches and waits for K - 1.</details>
+# <details><summary>Hint</summary>A stage computes for M micro-batches and waits as long as K - 1 of
+# them take.</details>
 
 # %% [markdown] tags=["zh"]
-# 与单进程只差舍入误差。（首末两个 rank 各存一份共享的嵌入表，小模型因此吃亏：两个 rank 时，每个存全部权重的 0.63；四个时，最满的存 0.45。）
+# 与单进程只差舍入误差。（首末两个 rank 各存一份共享的嵌入表，小模型因此吃亏：两个 rank 时，较满的存全部权重的 0.63；四个时，最满的存 0.45。）
 #
 # ## 4 · 气泡
 #
@@ -246,11 +259,11 @@ check("13-1", bubble)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Together, K stages and M micro-batches wait for
+# With K stages and M micro-batches, the fraction of the time spent waiting is
 #
 # $$\text{bubble} = \frac{K-1}{M+K-1}$$
 #
-# of the time (Huang et al. 2019, section 2.3).
+# (Huang et al. 2019, section 2.3).
 
 # %% [markdown] tags=["zh"]
 # K 个阶段、M 个微批次时，空等的时间所占的比例是
@@ -266,9 +279,10 @@ p_cut.reveal(100 * measure.bubble(4, 8))
 # %% [markdown] tags=["en"]
 # ## 5 · Measure: ranks that compute, and ranks that sleep
 #
-# Two ranks fit two cores. Here each multiplies matrices, twenty forward and forty back for a micro-batch,
-# in PyTorch's real pipeline. The batch is the same, cut in two above and in eight below; a colour for each
-# pass, dark and light for alternate micro-batches. Grey is the bubble:
+# Two ranks fit on two cores. Here each multiplies matrices, twenty times forward and forty times
+# back for a micro-batch, in PyTorch's real pipeline. The same batch is cut into two micro-batches
+# in the upper chart and into eight in the lower. Each kind of pass has a colour, dark and light for
+# alternate micro-batches. Grey is the bubble:
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 实测：计算的 rank，休眠的 rank
@@ -301,18 +315,21 @@ for name, (products, m) in measure.STEPS.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# (Medians of seven interleaved repeats, and the 95 % interval of the median. The last row is the second
-# once more: what the two differ by is this machine's noise. Where other programs use the cores, ranks wait
-# for them too, and the verdicts below stay undecided.) Handing over takes time, and ranks are never quite
-# equally fast, so real bubbles are the larger. And a smaller bubble is not yet a shorter step. By the
-# bubble alone, eight micro-batches would take three quarters of the time of two; compare the steps. Step
-# times (1 - bubble) is the time spent computing: where it grows, small products cost more a row, and eat
-# what the bubble gave back.
+# (The table gives medians of seven interleaved repeats, with the 95 % interval of the median (*low*
+# to *high*). The last row repeats the second: the difference between the two is this machine's
+# noise. If other programs use the cores, ranks wait for them too, and the verdicts below stay
+# undecided.)
 #
-# Four busy ranks on two cores would show how they fight for the cores. For more than two, stages *sleep*,
-# 50 ms forward and 100 ms back, in PyTorch's real schedules on real processes. That is a simulation too:
-# it puts order, waiting and hand-over to the test, not computing. Above what they did, below what our
-# simulator says:
+# Handing data over takes time, and ranks are never quite equally fast, so real bubbles are larger
+# than simulated ones. And a smaller bubble does not always mean a shorter step. By the bubble
+# alone, eight micro-batches would take three quarters of the time of two; compare the column
+# *step (ms)*. The step time multiplied by (1 - bubble) is the time spent computing: if it grows,
+# small products cost more per row and use up what the smaller bubble saved.
+#
+# Four busy ranks on two cores would only show how they compete for the cores. So for more than two
+# ranks, stages *sleep* instead of computing, 50 ms forward and 100 ms back, in PyTorch's real
+# schedules on real processes. That is a simulation too: it tests order, waiting and hand-over, not
+# computing. The upper chart shows what the ranks did, the lower one what our simulator predicts:
 
 # %% [markdown] tags=["zh"]
 # （取七次交错重复的中位数，以及中位数的 95% 区间。最后一行是第二行再测一遍：两者之差就是本机的噪声。
@@ -351,19 +368,26 @@ for n, pool in pools.items():
 table(rows, kind="simulated")
 
 # %% [markdown] tags=["en"]
-# GPipe and 1F1B have the same bubble. 1F1B goes back as soon as it can, and holds no more micro-batches
-# than there are stages; GPipe holds all (in its paper, which recomputes the rest, only their inputs). So 1F1B can have more of them, and that is how its bubble
-# shrinks. *Interleaved* gives each rank several thin stages: the wait shrinks, transfers multiply.
+# GPipe and 1F1B have the same bubble. 1F1B starts each backward pass as soon as it can, and a rank
+# holds no more micro-batches than there are stages; in GPipe it holds all of them (in GPipe's
+# paper, which recomputes the rest, only their inputs). So 1F1B can use more micro-batches, and that
+# is how its bubble shrinks. *Interleaved* gives each rank several thin stages: ranks wait less but
+# transfer more.
 #
 # ## 6 · Schedules
 #
-# A schedule is data: each rank's list of tasks. The simulator plays any such lists by two rules: one
-# task at a time in order, and none before what it needs has arrived. Two newer ones: **zero-bubble**
-# (here ZB-H1, the variant that holds no more than 1F1B and keeps a third of its wait; those without any
-# hold about twice as much) splits the backward pass into the part that the stage before waits for (I) and
-# the part that nobody waits for (W), and fills gaps with W. **DualPipe** sends micro-batches in at both
-# ends, for two copies of the weights. Below, a forward pass takes 1, a backward pass 2, I and W 1 each; the
-# exercises' times are forward passes' too.
+# A schedule is data: a list of tasks for each rank. The simulator runs any such lists by two rules:
+# a rank does one task at a time, in order, and no task starts before its inputs have arrived. Two
+# newer schedules:
+#
+# - **Zero-bubble** splits the backward pass into the part that the previous stage waits for (I) and
+#   the part that nobody waits for (W), and fills gaps with W. (Here it is ZB-H1, the variant that
+#   holds no more than 1F1B and keeps a third of its wait; variants that never wait hold about twice
+#   as much.)
+# - **DualPipe** sends micro-batches in at both ends, at the cost of two copies of the weights.
+#
+# Below, a forward pass takes 1, a backward pass 2, I and W 1 each; stage times in the exercises are
+# those of forward passes, too.
 
 # %% [markdown] tags=["zh"]
 # GPipe 和 1F1B 的气泡一样大。1F1B 一有机会就做反向，同时保存的微批次不超过阶段数；GPipe 要全部保存（论文里用了重计算，只保存各微批次的输入）。
@@ -395,17 +419,17 @@ table(rows, kind="simulated")
 explore(figures.pipeline)
 
 # %% [markdown] tags=["en"]
-# Slow the second stage down: which schedule suffers least? Double the micro-batches until the bubble is
-# under 5%: what does a rank hold then, in GPipe and in 1F1B?
+# Slow the second stage down: which schedule suffers least? Double the micro-batches until the
+# bubble is under 5%: how many micro-batches does a rank then hold, in GPipe and in 1F1B?
 #
 # ### Your turn: a schedule of your own
 #
-# **13-2.** Write 4 ranks' orders for 8 micro-batches: `answer_2[r]` is a list of `("F", i)` and
-# `("B", i)`. As fast as 1F1B, and no rank may hold more than 4. The simulator says which task is
-# missing, doubled or waits for ever.
+# **13-2.** Write the orders of 4 ranks for 8 micro-batches: `answer_2[r]` is a list of `("F", i)`
+# and `("B", i)`. They must be as fast as 1F1B, and no rank may hold more than 4 micro-batches at
+# once. The simulator reports any task that is missing, duplicated or waits for ever.
 #
-# <details><summary>Hint</summary>A rank runs ahead by as many forwards as there are ranks after it.
-# From then on forwards and backwards alternate.</details>
+# <details><summary>Hint</summary>Each rank first runs as many forward passes as there are ranks
+# after it. From then on, forward and backward passes alternate.</details>
 
 # %% [markdown] tags=["zh"]
 # 把第二个阶段调慢：哪种调度受影响最小？把微批次不断加倍，直到气泡小于 5%：这时 GPipe 和 1F1B 的一个 rank 各要保存多少个微批次？
@@ -444,14 +468,15 @@ table(exercises.score_rows(answer_2), kind="simulated")
 # %% [markdown] tags=["en"]
 # ## 7 · Three to five times?
 #
-# On the left, what equal stages could do, without transfers and anything else. On the right, all of
-# GPipe's measured rows over the ideal gain of each. *Over what* is a gain? Over each model's first row in
-# its table: over two devices, not over one, and with one micro-batch in Table 2 but with 32 in Table 3:
+# On the left, what equal stages could reach without transfers or any other overhead. On the right,
+# all gains in GPipe's paper, plotted against the ideal gain of each. A gain over *what*? Over the
+# model's first row in its table: over two devices, not over one, and with one micro-batch in
+# Table 2 but with 32 in Table 3:
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 三到五倍？
 #
-# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部行，横轴是各行的理想倍数。
+# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部倍数（不含作为基准的各行），横轴是各行的理想倍数。
 # 倍数是*相对谁*而言的？都以本表中同一模型的第一行为基准：基准是两台设备而不是一台，而且表 2 的基准用一个微批次，表 3 的用 32 个：
 
 # %%
@@ -473,22 +498,27 @@ rows = [
 table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
-# Five of sixteen rows with several micro-batches lie between 3 and 5; the others reach from 1.07 to 6.3.
-# Neither eight stages nor 32 micro-batches bring a gain there by themselves, for AmoebaNet on P100s comes
-# to 2.7.
+# Of the sixteen rows with several micro-batches, five lie between 3 and 5; the others range from
+# 1.07 to 6.3. Even eight stages with 32 micro-batches do not guarantee such a gain: AmoebaNet on
+# P100s reaches only 2.7.
 #
-# The bubble does not explain them. With one micro-batch it says that nothing is gained, and yet eight
-# devices gave 1.3 and 1.38; with four, the larger Transformer reaches 3.2 and 4.8 on four and eight where it
-# allows 2.29 and 2.91. The paper adjusted the batch to the memory, and a larger batch is the likely reason. From two
-# devices to eight, with 32 micro-batches, that Transformer's throughput becomes 3.5 times as high (1.8 to
-# 6.3; 3.4 to 3.6 by the digits printed): the bubble says 3.4, and 3.5 if, as in the paper, each stage
-# computes its forward pass a second time, in part while it would wait anyway (column *recomputed*). And
-# AmoebaNet's layers do not cut into equal stages: it stays far below.
+# The bubble alone does not explain these gains:
+#
+# - With one micro-batch, it allows no gain, and yet eight devices reached 1.3 and 1.38.
+# - With four micro-batches, the larger Transformer reaches 3.2 on four devices and 4.8 on eight,
+#   where the bubble allows 2.29 and 2.91. The paper adjusted the batch size to the memory, and a
+#   larger batch is the likely reason.
+# - With 32 micro-batches, that Transformer's throughput becomes 3.5 times as high from two devices
+#   to eight (1.8 to 6.3; the digits printed allow 3.4 to 3.6). The bubble gives 3.4. It gives 3.5
+#   if, as in the paper, each stage recomputes its forward pass, partly in time in which it would
+#   wait anyway (column *recomputed*).
+# - AmoebaNet's layers do not cut into equal stages, so it stays far below the ideal.
 #
 # ## 8 · Balance
 #
-# A line moves at the pace of its slowest stage. Ten equal layers and an output layer that takes four
-# times as long, on four stages, 16 micro-batches, 1F1B (times in forward passes of one layer):
+# A pipeline moves at the pace of its slowest stage. Take ten equal layers and an output layer that
+# takes four times as long, on four stages, with 16 micro-batches and 1F1B (times are in units of
+# one layer's forward pass):
 
 # %% [markdown] tags=["zh"]
 # 有多个微批次的 16 行中，5 行落在 3 到 5 倍之间，全部的范围是 1.07 到 6.3。光有八个阶段和 32 个微批次，也不保证达到 3 倍：
@@ -530,11 +560,12 @@ for name, split in splits.items():
 table(rows, kind="simulated")
 
 # %% [markdown] tags=["en"]
-# Dynamic programming finds the best cut exactly, in a table of stages by layers. It cannot cut a layer:
-# the output layer alone is a stage. (Megatron cuts it inside, with tensor parallelism.)
+# Dynamic programming finds the best cut exactly, in a table of stages by layers. But it cannot cut
+# inside a layer: the output layer is a stage by itself. (Megatron cuts it inside, with tensor
+# parallelism.)
 #
-# What does one slow stage cost, and does it matter which? All stages together do the same work, 8
-# micro-batches:
+# What does one slow stage cost, and does it matter which one is slow? The total work stays the
+# same, with 8 micro-batches:
 
 # %% [markdown] tags=["zh"]
 # 动态规划在一张“阶段 × 层”的表里精确求出最好的切法。但它切不开单独一层：输出层独占一个阶段。
@@ -559,23 +590,26 @@ rows = [
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# The slowest stage sets the pace, and the time grows with what it takes beyond its share. In 1F1B a slow
-# last stage costs most; in GPipe the place does not matter. **DualPipe** pays least: it gives rank r the
-# stages r and K - 1 - r, so that two ranks share the slow one. Whether two real ranks pay too, the last
-# table says with its interval: where that reaches below 1.05, the verdict's second part is undecided.
+# The slowest stage sets the pace, and the time grows with its excess over an equal share. In 1F1B,
+# a slow last stage costs most; in GPipe, the place does not matter. **DualPipe** pays least: it
+# gives rank r the stages r and K - 1 - r, so two ranks share the slow one. The intervals in the
+# last table show whether two ranks that really compute pay too: if one spans 1.05, the
+# verdict's second part is undecided; if one lies below, the part does not hold.
 #
 # ## 9 · All together: tensor x pipeline x data
 #
-# For a model, devices and a batch, the planner tries every split that fits and takes the fastest.
-# Utilization is MFU, the model's FLOPs over the devices' peak, where what is recomputed counts once.
-# Below: A100s of 80 GB, 1,536 sequences of 2,048 tokens (or the model's longest). *Chunks* are the thin
-# stages that a rank holds, as in *interleaved*. (The third cell asks for what does not fit, on purpose. In `llama-3.1-70b` eight heads of queries share one of keys and values, 64 and 8: beyond 8 ranks
-# tensor parallelism would copy these; the plans below stay at 4. A dash: no split fits.)
+# Given a model, devices and a batch, the planner tries every split that fits and takes the fastest.
+# Below, the devices are A100s of 80 GB and the batch is 1,536 sequences of 2,048 tokens (or the
+# model's longest). Utilization is MFU: the model's FLOPs over the devices' peak, counting
+# recomputed FLOPs once. *Chunks* are the thin stages that a rank holds, as in *interleaved*. A dash
+# means that no split fits. (The third cell below asks for a plan that does not fit, on purpose. In
+# `llama-3.1-70b`, 64 query heads share 8 key-value heads, eight to each: beyond 8 ranks, tensor
+# parallelism would have to copy key-value heads; this model's plans below stay at 4.)
 
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出平均份额越多，时间就多花得越多。1F1B 里，最后一个阶段慢，代价最大；GPipe 则与位置无关。
 # **DualPipe** 代价最小：rank r 分到第 r 和第 K - 1 - r 个阶段，慢的那个由两个 rank 分担。
-# 两个真正计算的 rank 是否也要付出代价，看上表的区间：区间下限低于 1.05 时，结论的第二部分就是“未定”。
+# 两个真正计算的 rank 是否也要付出代价，看上表的区间：有区间跨过 1.05，结论的第二部分就是“未定”；有区间整个低于 1.05，这一部分就不成立。
 #
 # ## 9 · 合在一起：张量 × 流水线 × 数据
 #
@@ -623,9 +657,10 @@ except ValueError as error:
     print(refusal(error))
 
 # %% [markdown] tags=["en"]
-# Does its model of time deserve trust? Published rows of Megatron-LM, each predicted by three constants
-# that were fitted on other models' rows alone. PTD-P is the paper's name for pipeline, tensor and data
-# parallelism together, and its TFLOP/s count the recomputed forward pass as well:
+# Can we trust the planner's model of time? Below are published rows of Megatron-LM, each predicted
+# with three constants that were fitted only to other models' rows. PTD-P is the paper's name for
+# pipeline, tensor and data parallelism together; the paper's TFLOP/s also count the recomputed
+# forward pass:
 
 # %% [markdown] tags=["zh"]
 # 规划器的时间模型可信吗？下面是 Megatron-LM 论文表中的各行，每一行都用三个常数来预测，而这三个常数只在其他模型的行上拟合。
@@ -653,19 +688,21 @@ rows = [
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Table 1's rows are so alike that one number for all misses by a few per cent too: it proves little. Table
-# 2's range over a factor of four, and there the model earns its trust. (Not all of it: that ZeRO-3's
-# gradient sums are not hidden, and that its gathers use one link of a node, was chosen in sight of these
-# rows. What an earlier planner said of three rows that it had never seen is in notebook 15.)
+# Table 1's rows are so alike that one number for all of them is also off by only a few per cent, so
+# Table 1 proves little. Table 2's rows span a factor of four, and there the model earns trust. (Not
+# full trust: two choices, that ZeRO-3's gradient sums are not hidden and that its gathers use one
+# link of a node, were made after these rows were known. Notebook 15 shows what an earlier planner
+# predicted for three rows that it had never seen.)
 #
 # ## 10 · Where it breaks
 #
-# - **One micro-batch**: a pipeline is a queue with one customer.
-# - **Few sequences a device**: there is nothing to cut into micro-batches, and the bubble stays.
-# - **Tensor parallelism between machines**: two all-reduces a layer over a slow wire.
-# - **Uneven stages**, above: the bubble formula is for equal ones.
-# - **Micro-batches that are too small**, above: products and hand-over cost more for each row.
-# - **Batch norm**: micro-batches have statistics of their own; GPipe's AmoebaNet had to deal with it.
+# - **One micro-batch**: only one stage works at a time.
+# - **Few sequences per device**: there is nothing to cut into micro-batches, and the bubble stays.
+# - **Tensor parallelism between machines**: two all-reduces per layer over a slow wire.
+# - **Uneven stages**, above: the bubble formula assumes equal ones.
+# - **Micro-batches that are too small**, above: products and hand-over cost more per row.
+# - **Batch norm**: each micro-batch has its own statistics; GPipe's AmoebaNet had to deal with
+#   that.
 #
 # ## 11 · Verdicts
 
@@ -707,12 +744,14 @@ for pool in pools.values():
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times the others (forward passes of 2/3,
-# 1, 2/3, 2/3; backward passes twice as long). Write orders for 8 micro-batches with which the step takes no longer than 1F1B's on *balanced* stages
-# (0.75 each). `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8. A better
-# schedule pays for the imbalance and does not remove it: what do your orders take on balanced stages?
+# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times as long as the others
+# (forward passes of 2/3, 1, 2/3, 2/3; backward passes twice as long). Write orders for 8
+# micro-batches with which a step takes no longer than 1F1B's on *balanced* stages (0.75 each).
+# `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8 micro-batches. A
+# better schedule makes up for the imbalance but does not remove it: how long do your orders take on
+# balanced stages?
 #
-# <details><summary>Hint</summary>Nobody waits for W. Let the slow stage never wait: run far enough
+# <details><summary>Hint</summary>Nobody waits for W. Never let the slow stage wait: run far enough
 # ahead, and keep some W for the gaps.</details>
 
 # %% [markdown] tags=["zh"]
@@ -752,13 +791,14 @@ check("13-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Column, then row: one all-reduce a sub-block. Any other order sends more, or is wrong.
-# - The bubble is (K - 1)/(M + K - 1). Ranks that sleep keep to it; ranks that compute wait longer, for
-#   hand-over takes time and ranks are never equally fast, and small micro-batches compute less well
-#   besides. More of them shrink the bubble all the same; 1F1B makes room for more.
+# - Columns first, then rows: one all-reduce per sub-layer. Any other order sends more, or is wrong.
+# - The bubble is (K - 1)/(M + K - 1). Ranks that sleep match it. Ranks that compute wait longer,
+#   because hand-over takes time and ranks are never equally fast; small micro-batches also compute
+#   less efficiently. Even so, more micro-batches shrink the bubble, and 1F1B makes room for more.
 # - Newer schedules split the backward pass, or send micro-batches in at both ends.
 # - The slowest stage sets the pace; dynamic programming finds the best cut between layers.
-# - Large runs use all three: tensor inside a machine, pipeline between, data for the rest.
+# - Large runs use all three: tensor parallelism inside a machine, pipeline between machines, data
+#   for the rest.
 #
 # **References.** Huang et al. 2019, *GPipe*, arXiv:1811.06965. Shoeybi et al. 2019, *Megatron-LM*,
 # arXiv:1909.08053. Narayanan et al. 2021, *Efficient Large-Scale Language Model Training*,

@@ -9,16 +9,16 @@
 # %% [markdown] tags=["en"]
 # # 14 · Case study: one model, all chapters
 #
-# The article ends with ERNIE: attention made dynamic, 30% of the computation gone; INT8, a quarter of
-# the size, 60% less latency; 100 billion parameters trained in 72 hours. ERNIE itself is not tried
-# here. Steps of the same kinds are taken on one real model, one after the other, and each is weighed:
+# The article ends with ERNIE: attention made dynamic, 30% of the computation gone; INT8, a quarter of the
+# size, 60% less latency; 100 billion parameters trained in 72 hours. ERNIE itself is not tried here. Steps
+# of the same kinds are applied to one real model, one after the other, and the effect of each is measured:
 # the verdicts say what such steps do to this model.
 #
 # | | |
 # |---|---|
 # | **Claims** | `ernie-dynamic`, `ernie-int8`, `fp16-int8`, `ernie-72h` |
 # | **Time** | 40 minutes; all cells together run in under 60 seconds, offline, on two cores |
-# | **Afterwards you can** | say where a model's FLOPs are and what a window or a head can take of them; put the steps of making a model light in order, and prove the order; read a Pareto picture of engines; work out what a training run takes |
+# | **Afterwards you can** | say where a model's FLOPs are and how many a window or a head can save; put the steps that make a model lighter in order, and back the order with data; read a Pareto plot of engines; work out what a training run takes |
 
 # %% [markdown] tags=["zh"]
 # # 14 · 案例：一个模型，走完各章
@@ -59,8 +59,9 @@ lab.use_notebook("14_case_study", exercises.EXERCISES, texts("case_study"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# The model is `stdlib-gpt`, 512 tokens long, 1.068 bits per byte. We take 30% of its FLOPs out of its
-# attention, tune it for 80 steps, prune a quarter of its FFN's neurons, tune again, and run it in INT8.
+# The model is `stdlib-gpt`, with a context of 512 tokens and 1.068 bits per byte. We lighten its attention
+# until 30% of the model's FLOPs are gone, tune it for 80 steps, prune a quarter of its FFN neurons, tune
+# again, and run it in INT8.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -83,8 +84,8 @@ p_last = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Where the FLOPs are
 #
-# The longer the text, the more the scores count. At 512 tokens they are over a quarter, and with the
-# projections attention is nearly half of everything:
+# The longer the text, the larger the share of the attention scores. At 512 tokens they are over a quarter
+# of the FLOPs; with the projections, attention is nearly half of everything:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · FLOPs 花在哪里
@@ -111,10 +112,10 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # "Dynamic attention" can be read in two ways: a token looks at fewer tokens (a **window**, notebooks 03 and
-# 05), or fewer **heads** look at all (notebook 11). Both are fixed here for every text; attention that
-# changes with its input is not tried. A window cheapens the scores alone. A head takes its
-# projections along. What does each cost? All were tried, one at a time, on training text (layers and
-# heads are counted from 0):
+# 05), or there are fewer **heads** (notebook 11). Here both are the same for every text; attention that
+# changes with its input is not tried. A window saves only score computation; removing a head saves its
+# projections too. What does each change cost? Every one was tried alone, on training text (layers and heads
+# are counted from 0):
 
 # %% [markdown] tags=["zh"]
 # “动态注意力”可以有两种理解：每个 token 少看一些 token（**窗口**，第 03、05 篇），或者少用几个**头**（第 11 篇）。
@@ -125,8 +126,8 @@ show(figures.damage())
 
 # %% [markdown] tags=["en"]
 # The first and the last layer need to see far. Layers 2 to 4 hardly notice a window of 32 (0.02 nats at
-# most). And without one single head of layer 0 the loss rises by 0.38 nats; layer 4's six heads, each
-# removed alone, add up to 0.25. Do damages add up? Take out all six at once:
+# most). Removing one particular head of layer 0 raises the loss by 0.38 nats; the costs of layer 4's six
+# heads, each removed alone, add up to only 0.25. But do costs add up? Remove all six at once:
 
 # %% [markdown] tags=["zh"]
 # 首尾两层要看得远；第 2 到 4 层改用宽 32 的窗口，损失几乎不变（最多上升 0.02 nat）。单单去掉第 0 层的某一个头，损失就上升 0.38 nat；
@@ -140,10 +141,10 @@ assert 1.3 * summed < joint
 print(lab.tr("one by one {a} nats, together {b}", a=f"{summed:.2f}", b=f"{joint:.2f}"))
 
 # %% [markdown] tags=["en"]
-# They do not: while the others stay they make up for one; together they cannot. The search of section 3
-# adds single damages all the same; after it we look at what that came to.
+# They do not: the other heads can make up for one that is missing, but not when all of them go. The search
+# of section 3 adds the individual costs all the same; afterwards we check how far off the sum is.
 #
-# So far windows. If every layer gets the same one:
+# Windows first. If every layer gets the same one:
 
 # %% [markdown] tags=["zh"]
 # 不能：别的头还在时，可以弥补缺的那一个；一起去掉就无从弥补了。第 3 节的搜索仍把逐个测得的代价相加，之后我们再看结果如何。
@@ -172,13 +173,13 @@ while lighten.removed_share(measure.CONFIG, narrowest, n_tokens) < 0.3:
 print(lab.tr("{n} tokens (the model takes 512): windows of 16 alone remove 30%", n=n_tokens))
 
 # %% [markdown] tags=["en"]
-# At this length **windows alone cannot remove 30%**, however narrow; heads have to go too. (Count only
-# the pairs that a causal model may see, half of them, and less is gone: the column beside it.)
+# At this length **windows alone cannot remove 30%**, however narrow; heads have to go too. (Count only the
+# pairs that a causal model may see, half of them, and less is gone: see the column *pairs that count (%)*.)
 #
 # ## 3 · Build: the cheapest change first
 #
-# Every window and every head has a cost in nats and a saving in FLOPs. Make the change that costs least
-# for what it saves, again and again, until 30% are gone:
+# Every window and every head has a cost in nats and a saving in FLOPs. Repeatedly make the change with the
+# lowest cost per FLOP saved, until 30% of the FLOPs are gone:
 
 # %% [markdown] tags=["zh"]
 # 在这个长度上，**光靠窗口去不掉 30%**，再窄也不行，必须同时去掉一些头。（如果只数因果模型看得到的那一半 token 对，
@@ -201,7 +202,7 @@ rows = [
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# By single damages this recipe costs half a nat. And in truth?
+# By the sum of its individual costs, this recipe adds half a nat. What does it really add?
 
 # %% [markdown] tags=["zh"]
 # 按逐个测得的代价相加，这个配方只损失 0.5 nat。实际呢？
@@ -212,9 +213,10 @@ assert 2 * summed < joint
 print(lab.tr("one by one {a} nats, together {b}", a=f"{summed:.2f}", b=f"{joint:.2f}"))
 
 # %% [markdown] tags=["en"]
-# Two and a half times as much. Single damages rank the changes, and are no forecast of their sum. One
-# window of 64 for all layers, with 12 heads, even adds less before training (the table above); section 5
-# shows that it ends higher after it. Exercise 14-3 looks for what a search by joint damage would find.
+# Two and a half times as much. Individual costs can rank the changes, but they do not predict what the
+# changes cost together. One window of 64 for all layers, with 12 heads removed, even adds less before
+# training (the table of widths above); section 5 shows that it ends up worse after training. Exercise 14-3
+# asks what a search by joint cost would find.
 
 # %% [markdown] tags=["zh"]
 # 是相加值的两倍半。逐个测得的代价可以用来排序，却不能用来预测总代价。各层同用宽 64 的窗口、再去掉 12 个头，训练之前损失反而增加得更少（见上表）；
@@ -224,12 +226,13 @@ print(lab.tr("one by one {a} nats, together {b}", a=f"{summed:.2f}", b=f"{joint:
 explore(figures.lighter)
 
 # %% [markdown] tags=["en"]
-# Where do heads begin to go? And what does it cost to go from 20% to 40%?
+# At what share do heads start to go? And how much does the cost rise from 20% to 40%?
 #
 # ## 4 · Measure: the waterfall
 #
-# Each step on the model as the step before left it, three seeds of training (recorded, `efflab
-# experiment case-study`; training in bf16 autocast). Quality is judged on the board's held-out windows.
+# Each step starts from the model that the previous step left, with three seeds of training (recorded,
+# `efflab experiment case-study`; training in bf16 autocast). Quality is measured on the board's held-out
+# windows.
 
 # %% [markdown] tags=["zh"]
 # 去掉多少 FLOPs 时，才需要开始去掉头？从 20% 到 40%，代价增加多少？
@@ -258,9 +261,9 @@ table(rows, kind="recorded", digits=4)
 p_bits.reveal(steps[-1]["bits"])
 
 # %% [markdown] tags=["en"]
-# Lightening costs most, and one round of 80 steps takes back most of it, not all. Pruning a quarter of
-# the neurons costs little after that, INT8 next to nothing. The plain model, tuned as long, is the
-# control:
+# Lightening costs most, and one round of 80 steps recovers most of it, but not all. After that, pruning a
+# quarter of the neurons costs little, and INT8 next to nothing. The control is the plain model, tuned for
+# the same number of steps:
 
 # %% [markdown] tags=["zh"]
 # 轻量化的代价最大，80 步的一轮微调能挽回大部分，但不是全部；此后剪掉四分之一的神经元代价很小，INT8 几乎没有代价。
@@ -273,8 +276,9 @@ text = "tuned, above the plain model tuned as long, in bits per byte: {mean} ({l
 print(lab.tr(text, mean=f"{above.mean:.3f}", low=f"{above.low:.3f}", high=f"{above.high:.3f}"))
 
 # %% [markdown] tags=["en"]
-# The control itself rises by 0.02 in that round (1.068 to 1.088): these steps suit a damaged model. Above
-# the model as shipped, the lightened one stays 0.119. The beginning of that round, repeated here in fp32:
+# The control itself rises by 0.02 in that round (1.068 to 1.088): this training suits a damaged model. The
+# lightened model, once tuned, is still 0.119 above the model as shipped. Here is the beginning of its round
+# again, in fp32 on this machine:
 
 # %% [markdown] tags=["zh"]
 # 对照组的每字节比特数在这一轮里也升高了 0.02（1.068 到 1.088）：这样的训练适合受损的模型。轻量化的模型微调之后，仍比原始模型高出 0.119。
@@ -289,10 +293,10 @@ table([measure.early_row(bits, seed)], kind="measured", digits=4)
 # %% [markdown] tags=["en"]
 # ## 5 · Does the order matter?
 #
-# The same steps and as much training, in other orders, INT8 always at the end (so "after INT8" in two
-# of the records' names means: cut after all training). Differences are taken within a seed, whose rounds
-# have the same batches wherever they stand. Each path chooses its windows and heads on the model that it
-# then has; where lightening comes later, or evenly, 1% more FLOPs are left.
+# The same steps with the same amount of training, in other orders. INT8 always comes last, so "after INT8"
+# in the names of two paths really means after all training. Differences are paired by seed: for a given
+# seed, a round has the same batches wherever it comes in the path. Each path chooses its windows and heads
+# on the model it has at that point; paths that lighten later, or evenly, keep 1% more FLOPs.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 次序重要吗？
@@ -313,18 +317,19 @@ table(rows, kind="recorded", digits=4)
 p_last.reveal(mean(measure.ends("all after INT8").values()))
 
 # %% [markdown] tags=["en"]
-# Which of the two cuts comes first cannot be told from three seeds (0.004, from -0.024 to 0.032). What
-# matters is that **training comes after the cut that hurts**: with all training first, nothing repairs it
-# (0.41 more). A round between the cuts, instead of both at the end, gains 0.008. INT8 belongs at the end,
-# since an engine's integers have no gradient. And one width for all layers costs 0.13: more than any
-# order in which training follows the cut that hurts.
+# Three seeds cannot tell which of the two cuts, lightening or pruning, should come first (0.004, from
+# -0.024 to 0.032). What matters is that **training comes after the cut that hurts**: with all training
+# first, nothing repairs the damage (0.41 more). A round between the cuts, instead of both rounds at the
+# end, gains 0.008. INT8 belongs at the end, since an engine's integers have no gradient. And one window
+# width for all layers costs 0.13: more than any change of order, as long as training follows the cut that
+# hurts.
 #
 # ## 6 · Engines: quality, size, time, memory
 #
-# The model as shipped in seven engines (recorded, `efflab experiment case-study-latency`, one thread,
-# times over torch's fp32). This CPU also ran as an older one would, without VNNI, the instruction for
-# 8-bit products, and without bf16. (The switch reaches oneDNN and OpenVINO alone: torch's dynamic INT8 has
-# kernels of its own, as its equal times show.)
+# The model as shipped in seven engines (recorded, `efflab experiment case-study-latency`, one thread, times
+# relative to torch fp32). The same CPU was also run as if it were an older one: without VNNI, the
+# instruction for 8-bit products, and without bf16. (The switch affects only oneDNN and OpenVINO. torch's
+# dynamic INT8 has kernels of its own, as its equal times show.)
 
 # %% [markdown] tags=["zh"]
 # 轻量化和剪枝谁先谁后更好，凭三个种子看不出来（0.004，区间 -0.024 到 0.032）。要紧的是**损伤大的那一步之后必须有训练**：
@@ -341,8 +346,8 @@ p_last.reveal(mean(measure.ends("all after INT8").values()))
 table(measure.engine_rows("as shipped"), kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Errors are those of the logits against fp32 of the same stage. In OpenVINO INT8 takes 0.58 of fp32's
-# time. And the two cuts, still in fp32?
+# The errors are those of the logits against fp32 at the same stage. In OpenVINO, INT8 takes 0.58 of fp32's
+# time. And what do the two cuts save, still in fp32?
 
 # %% [markdown] tags=["zh"]
 # 误差指 logits 与同一阶段 fp32 结果之差。在 OpenVINO 中，INT8 的耗时是 fp32 的 0.58 倍。那么仍用 fp32，两种裁剪（轻量化、剪枝）又如何？
@@ -362,7 +367,7 @@ rows = [
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Time follows FLOPs: both cuts take 0.60 of fp32's time. Now do both, cut and quantize.
+# Time follows FLOPs: after both cuts, fp32 takes 0.60 of its original time. Now do both: cut and quantize.
 
 # %% [markdown] tags=["zh"]
 # 时间随 FLOPs 而降：两种裁剪合起来，fp32 的耗时是原来的 0.60 倍。现在既裁剪又量化。
@@ -373,14 +378,16 @@ p_both = predict(
 )
 
 # %% [markdown] tags=["en"]
-# **Derive it.** If the two multiplied, both would leave 0.58 x 0.60 = 0.35. But this engine's INT8
-# computes the linear maps alone; scores stay in floats. Let scores be a share $s$ of fp32's time (we take
-# their share of the FLOPs, 0.28), and let INT8 leave a factor $f$ of a linear map's time. Amdahl's law:
+# **Derive it.** If the two effects multiplied, together they would leave 0.58 x 0.60 = 0.35. But this
+# engine's INT8 covers only the linear maps; scores stay in floats. Let scores be a share $s$ of fp32's time
+# (we take their share of the FLOPs, 0.28), and let INT8 multiply the time of a linear map by $f$. Amdahl's
+# law:
 #
 # $$ (1 - s) f + s = 0.58 \quad\Rightarrow\quad f = \frac{0.58 - 0.28}{0.72} = 0.42. $$
 #
-# At the end of the path scores are only 0.08 of what is left, and fp32 takes 0.60: the law predicts
-# $0.60 \cdot (0.92 \cdot 0.42 + 0.08) = 0.28$. Nothing was fitted to what both leave.
+# At the end of the path, scores are only 0.08 of what is left, and fp32 takes 0.60 of its original time, so
+# the law predicts $0.60 \cdot (0.92 \cdot 0.42 + 0.08) = 0.28$. No measurement of the two combined went
+# into this.
 
 # %% [markdown] tags=["zh"]
 # **推导。** 如果两者相乘，合起来应剩 0.58 × 0.60 = 0.35。但这个引擎的 INT8 只用于线性层，注意力分数仍是浮点。
@@ -413,12 +420,14 @@ table(rows, kind="recorded")
 p_both.reveal(100 * together(BOTH, None, 1)[2].mean)
 
 # %% [markdown] tags=["en"]
-# Both leave 0.29 (0.28 to 0.30), better than multiplying, and the law says why: with INT8 scores, 28% of
-# fp32's time, become 48% of what remains, and windows take away just that. All twelve predictions lie in
-# their intervals; of the products, the four of pruning alone do, which leaves the scores as they are,
-# and one other. Whoever speeds up one part should cut the other.
+# Together they leave 0.29 (0.28 to 0.30), better than the product, and the law says why: once the linear
+# maps are in INT8, scores grow from 28% of fp32's time to 48% of what remains, and that is the part that
+# windows remove. All twelve predictions of the law lie in their intervals. Only five of the products do:
+# the four for pruning alone, which leaves the scores as they are, and one other. If you speed up one part,
+# cut the other.
 #
-# The end of the path in every engine; circles are the model as shipped, squares the end:
+# The end of the path in every engine. In the figure, circles are the model as shipped, squares the end of
+# the path:
 
 # %% [markdown] tags=["zh"]
 # 合起来剩 0.29（0.28 至 0.30），比相乘还好，而定律说明了原因：用 INT8 之后，原本占 fp32 时间 28% 的分数，占到剩余时间的 48%，
@@ -434,13 +443,15 @@ table(measure.engine_rows("lightened, pruned"), kind="recorded")
 show(figures.pareto())
 
 # %% [markdown] tags=["en"]
-# (An engine is on the *Pareto* front if no other is both faster and better: here those are the lowest
-# points from left to right.) Without VNNI INT8 buys less. The same switch hides the bf16 instructions: bf16
-# in OpenVINO then takes eleven (cut) to nineteen times (as shipped) the time of the shipped model in torch's
-# fp32, and stands as text. Weights stored in fp16 are computed in fp32, at the same speed, and are not drawn. Resident
-# memory hardly moves: it is the engine's own, not 13 MB of weights. And on this machine,
-# now (the lightened and pruned model, not tuned: weights do not change a time; here over torch's fp32 of
-# this same model, where the figures above are over the shipped model's):
+# (An engine is on the *Pareto* front if no other is both faster and better: here, each point that is lower
+# than all points to its left.) Without VNNI, INT8 gains less. The same switch hides the bf16 instructions:
+# OpenVINO bf16 then takes eleven (cut) to nineteen times (as shipped) as long as the shipped model in torch
+# fp32, so the figure gives it only as text. Weights stored in fp16 are computed in fp32, at the same speed,
+# and are not drawn. Resident memory hardly changes: the engine itself takes it up, not 13 MB of weights.
+#
+# Finally, times of the lightened and pruned model on this machine (not tuned: the values of weights do not
+# affect time). They are relative to torch fp32 of this same model, those above to that of the shipped
+# model:
 
 # %% [markdown] tags=["zh"]
 # （如果没有别的引擎既更快又更好，这个引擎就在 *Pareto* 前沿上：在图中，就是从左到右依次刷新最低值的那些点。）
@@ -473,10 +484,10 @@ point = points.language_point(engine, engine.nbytes, quality)
 board.add(technique="lightened, pruned, INT8", **point)
 
 # %% [markdown] tags=["en"]
-# ERNIE is an encoder. Notebook 09's encoder, MiniLM (texts x tokens), was recorded there as one median
-# each, and so was the H100's training step (n texts): without an interval they are shown, and decide
+# ERNIE is an encoder. Notebook 09's encoder, MiniLM (texts x tokens), was recorded with only one median per
+# case, and so was the H100's training step (n texts). Without intervals, these numbers are shown but decide
 # nothing. But note where the recipe does not pay: in OpenVINO on an older CPU (AVX2 alone, unlike the
-# switched AVX-512 one above), and on small batches.
+# AVX-512 CPU above with some instructions switched off), and in FP16 training on small batches.
 
 # %% [markdown] tags=["zh"]
 # ERNIE 是编码器。第 09 篇的编码器 MiniLM（写作“文本数 × token 数”），存档时只留了中位数；H100 的训练步（n 条文本）也一样。
@@ -499,12 +510,12 @@ table(rows, kind="recorded")
 # %% [markdown] tags=["en"]
 # ## 7 · 100 billion parameters in 72 hours
 #
-# This cannot be run here, but it can be worked out. Training takes 6 FLOPs a parameter and token.
+# This cannot be run here, but it can be worked out. Training takes 6 FLOPs per parameter and token.
 #
-# **14-1.** Write `tokens(n_params, days, n_devices, peak, utilization)`: how many tokens a cluster trains
-# a model on. `peak` in FLOP/s a device, `utilization` from 0 to 1.
+# **14-1.** Write `tokens(n_params, days, n_devices, peak, utilization)`: the number of tokens on which a
+# cluster can train a model. `peak` is the FLOP/s of one device, `utilization` goes from 0 to 1.
 #
-# <details><summary>Hint</summary>6 FLOPs a parameter and token; a day has 86,400 seconds.</details>
+# <details><summary>Hint</summary>6 FLOPs per parameter and token; a day has 86,400 seconds.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 72 小时训练千亿参数
@@ -533,9 +544,9 @@ check("14-1", tokens)
 # </details>
 
 # %% [markdown] tags=["en"]
-# What published runs came to. The utilization that authors report is the steady run's; the other is
-# worked out here, by the same formula from tokens and device hours, in which some sources count stops
-# and restarts. (An "(estimate)" is its authors' calculation, not a run.)
+# Below are some published runs. The utilization that authors report is that of the steady run. The other is
+# worked out here by the same formula, from tokens and device hours; in some sources these hours include
+# stops and restarts. (An "(estimate)" is its authors' calculation, not a run.)
 
 # %% [markdown] tags=["zh"]
 # 下面是文献中的几次训练。作者报告的是平稳运行时的利用率；另一列是本篇用同一公式由 token 数和机时算出的，有的出处把停机和重启也算进机时。
@@ -560,8 +571,8 @@ rows = [
 table(rows, kind="published")
 
 # %% [markdown] tags=["en"]
-# None of these took three days. But give each cluster a model of 100 billion parameters and 72 hours, at
-# the utilization that its authors report, or else the one by hours:
+# None of these was done in three days. But suppose that each cluster had 72 hours for a model of 100
+# billion parameters, at the utilization that its authors report, or else at the one worked out from hours:
 
 # %% [markdown] tags=["zh"]
 # 没有一次是三天跑完的。不过，假如让每个集群用 72 小时训练千亿参数的模型，利用率取作者报告的数值，没有报告的取由机时算出的：
@@ -576,11 +587,12 @@ for run in (run for run in runs if run.n_devices):
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# GPT-3 saw 300 billion tokens. The largest cluster, Llama 3's 16,384 H100s, would do nearly ten times as
-# many; PaLM's 6,144 TPU v4 just pass; the table's largest of 2021, when ERNIE 3.0 Titan appeared, comes to 161.
+# GPT-3 was trained on 300 billion tokens. The largest cluster, Llama 3's 16,384 H100s, could train on
+# nearly ten times as many, and PaLM's 6,144 TPU v4 just reach that number. The table's largest cluster of
+# 2021, the year in which ERNIE 3.0 Titan appeared, reaches only 161 billion.
 #
-# The article names data and pipeline parallelism. The planner of notebook 13, for 101 billion
-# parameters on the 3,072 A100s of 2021:
+# The article names data and pipeline parallelism. Here is what the planner of notebook 13 finds for 101
+# billion parameters on the 3,072 A100s of 2021:
 
 # %% [markdown] tags=["zh"]
 # GPT-3 用了 3000 亿 token。最大的集群（Llama 3 的 16,384 块 H100）能训练将近十倍的 token；PaLM 的 6,144 块 TPU v4 刚好超过这个数；
@@ -602,10 +614,10 @@ for name, plan in measure.plans().items():
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# With these two alone it does not even fit. With the optimizer sharded it does: 8 stages for 8
-# micro-batches, whose bubble the interleaved chunks of layers shrink (notebook 13), and full recomputation,
-# at about three quarters of the speed of the best split, which has tensor parallelism too. (A card has 80
-# GiB, 85.9 GB.) Now look for 72 hours yourself:
+# With these two alone the model does not even fit. It does once the optimizer state is sharded: 8 stages
+# for 8 micro-batches, with interleaved chunks of layers to shrink the bubble (notebook 13), and full
+# recomputation. This reaches about three quarters of the speed of the best split, which also uses tensor
+# parallelism. (A card has 80 GiB, or 85.9 GB.) Now look for a way to 72 hours yourself:
 
 # %% [markdown] tags=["zh"]
 # 只用这两种，根本放不下。把优化器状态分片之后就放得下：8 个阶段、8 个微批次，交错的模型块缩小了气泡（见第 13 篇），
@@ -619,15 +631,15 @@ explore(figures.hours)
 # ## 8 · Where it breaks
 #
 # - **Short texts**: at 128 tokens the scores are 9% of the FLOPs, and no window can save more.
-# - **Cutting after training**: what hurts has to be followed by training.
-# - **INT8 without the instruction**: 7-bit weights (8 could overflow), a larger error and a smaller gain; the
-#   bits per byte shown are those of the 8-bit file.
+# - **Cutting after training**: a cut that hurts has to be followed by training.
+# - **INT8 without VNNI**: weights get 7 bits (8 could overflow), so the error is larger and the gain
+#   smaller; the bits per byte shown are those of the 8-bit file.
 # - **A small model**: what stays in floats (positions, norms, the graph itself) keeps the file above a
-#   quarter.
-# - **One text for all**: the recipe was chosen on training text, but learning rate and steps were
-#   tried on these held-out windows; on other text the cost may be higher.
-# - **FP16**: "16-bit training" is bf16 here, which needs no loss scaling (notebook 06); nothing was
-#   trained in FP16. Of FP16, times alone are recorded, on the H100.
+#   quarter of the original size.
+# - **One kind of text**: the recipe was chosen on training text, but the learning rate and the number of
+#   steps were tried on these held-out windows; on other text the cost may be higher.
+# - **FP16**: "16-bit training" is bf16 here, which needs no loss scaling (notebook 06); nothing was trained
+#   in FP16. For FP16, only times are recorded, on the H100.
 #
 # ## 9 · Verdicts
 
@@ -664,15 +676,15 @@ lab.verdict("ernie-72h", verdicts.ernie_72h(verdicts.hours_evidence(runs)))
 # %% [markdown] tags=["en"]
 # ## 10 · Exercises
 #
-# 14-1 stands in section 7.
+# 14-1 is in section 7.
 #
-# **14-2 (a target).** Remove at least 25% of the FLOPs at 512 tokens with windows and heads, adding at
-# most 0.30 nats a token by the costs of section 2 (`measure.damage()`, one change at a time added up).
-# `answer_2 = (windows, removed)`: six windows out of 256, 128, 64, 32, 16 or None, and for each of the
-# six layers a tuple of the heads that go.
+# **14-2 (a target).** Using only windows and heads, remove at least 25% of the FLOPs at 512 tokens and add
+# at most 0.30 nats per token, by the costs of section 2 (`measure.damage()`, individual costs added up).
+# `answer_2 = (windows, removed)`: six windows, each 256, 128, 64, 32, 16 or None, and for each of the six
+# layers a tuple of the heads to remove.
 #
-# <details><summary>Hint</summary>Layers 2 to 4 hardly need their far tokens. Then look for the heads
-# that cost 0.03 and less.</details>
+# <details><summary>Hint</summary>Layers 2 to 4 hardly need distant tokens. Then look for heads that cost
+# 0.03 or less.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 练习
@@ -716,13 +728,14 @@ check("14-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **14-3 (open: a better search).** The path's first cut goes by damage one at a time, untrained. Find a
-# recipe with at least 30% of the FLOPs gone whose *untrained* loss on the eight training windows of section
-# 2 (`case_study.calibration()`) is lower than the path's and than that of one width of 64 for all.
-# `answer_3 = (windows, removed)` as before; the check runs the model.
+# **14-3 (open: a better search).** The path's first cut goes by the cost of each change alone, before
+# training. Find a recipe that removes at least 30% of the FLOPs and whose *untrained* loss on the eight
+# training windows of section 2 (`case_study.calibration()`) is lower than that of the path's recipe and
+# that of one window of 64 for all layers. `answer_3 = (windows, removed)` as before; the check runs the
+# model.
 #
-# <details><summary>Hint</summary>Damages do not add up: after a first change, the others cost something
-# else. Try a second pass around the recipe, exchanging one head or window at a time
+# <details><summary>Hint</summary>Costs do not add up: after a first change, the others cost something
+# else. Start from the path's recipe and go over it again, swapping one head or window at a time
 # (`lighten.loss(lighten.lighten(points.language_model(), lighten.Recipe(windows, removed)),
 # case_study.calibration())`).</details>
 
@@ -749,8 +762,9 @@ check("14-3", answer_3)
 # answer_3 = windows, ((1, 2, 3), (0, 3), (1, 2, 4), (), (0, 1, 4, 5), (1, 3))
 # ```
 #
-# Some minutes of exchanging at random, keeping what was better. Layer 0 sees everything again; other
-# windows and heads pay for it, and so does the search's having gone over 30% (31.1, now 30.05).
+# A few minutes of random swaps, keeping whatever was better. Layer 0 has full attention again. Other
+# windows and heads pay for that, and so does the margin by which the first search had exceeded 30% (31.1,
+# now 30.05).
 #
 # </details>
 
@@ -769,14 +783,16 @@ check("14-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - A window saves scores alone; at 512 tokens that is too little, so heads go too.
-# - Choose by layer: the first and last see far, the middle does not need to.
-# - Cut, then train; quantize at the end. Which cut comes first, three seeds do not tell.
-# - Damages measured one at a time rank changes; they do not add up. Here the sum was 0.5 nats, the truth 1.3.
-# - Fewer FLOPs and INT8 do better than multiply: each leaves about 0.6 of the time here, both 0.29, as
-#   Amdahl's law predicts, since windows remove the part that INT8 leaves in floats.
-# - 72 hours are a matter of tokens, devices and utilization: for 300 billion tokens within reach of the
-#   largest clusters in our table since 2022, out of reach of those in it before. A claim without these three says nothing.
+# - A window saves only scores; at 512 tokens that is too little, so heads go too.
+# - Choose layer by layer: the first and last layers need to see far, the middle ones do not.
+# - Cut, then train; quantize at the end. Three seeds cannot tell which cut should come first.
+# - Costs measured one at a time rank changes; they do not add up. Here the sum was 0.5 nats, the actual
+#   cost 1.3.
+# - Fewer FLOPs and INT8 together do better than their product: here each leaves about 0.6 of the time and
+#   both leave 0.29, as Amdahl's law predicts, since windows remove the part that INT8 leaves in floats.
+# - Whether 72 hours are enough depends on tokens, devices and utilization: 300 billion tokens are within
+#   reach of the largest clusters in our table since 2022, and out of reach of the earlier ones. A claim
+#   without these three says nothing.
 #
 # **References.** Sun et al. 2021, *ERNIE 3.0*, arXiv:2107.02137. Wang et al. 2021, *ERNIE 3.0 Titan*,
 # arXiv:2112.12731. Narayanan et al. 2021, *Efficient Large-Scale Language Model Training*,

@@ -9,16 +9,17 @@
 # %% [markdown] tags=["en"]
 # # 15 · Choose your plan
 #
-# The article ends with advice (section 6): take a light structure first, data parallelism for small
+# The article ends with advice (section 6): choose a light structure first, use data parallelism for small
 # models and pipelines for huge ones, and let a profile tell you what to do. Which technique is right
-# depends on the budget that binds. Here every technique of the notebooks before states its gain,
-# with its source; the advice is put to the test; and you play for the smallest good model.
+# depends on which budget is the bottleneck. Here every technique of the earlier notebooks states its gain,
+# with its source; the article's advice is put to the test; and you play for the best model within a size
+# limit.
 #
 # | | |
 # |---|---|
 # | **Claims** | `light-first`, `parallel-choice`, `profile-first` |
 # | **Time** | 35 minutes; all cells together run in about a minute, offline, on two cores |
-# | **Afterwards you can** | predict a gain by roofline; say which technique helps which budget, and which does not; read a planner's split; let a profile change your mind; put a model into 2 MB |
+# | **Afterwards you can** | predict a gain with the roofline; say which technique helps which budget, and which does not; read a planner's split; let a profile change your mind; fit a model into 2 MB |
 
 # %% [markdown] tags=["zh"]
 # # 15 · 选定你的方案
@@ -59,10 +60,10 @@ lab.use_notebook("15_choose_plan", exercises.EXERCISES, texts("choose_plan"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# BERT-base is to answer sooner on an A100. How many times faster is it with the best *light structure*
-# (shared layers, windows, summaries), by FLOPs and the roofline? (Counted with the vocabulary's logits for
-# all 512 tokens, as in its pre-training.) And: at how many bits per byte, to two
-# decimals, does our best entry put `stdlib-gpt` (1.07 in 12.7 MB) into 2 MB?
+# You want BERT-base to answer sooner on an A100. By FLOPs and the roofline, how many times faster is it
+# with the best *light structure* (shared layers, windows, summaries)? (The vocabulary logits of all 512
+# tokens are counted, as in pre-training.) And `stdlib-gpt` has 1.07 bits per byte in 12.7 MB: how many does
+# it have, to two decimals, in our best entry of at most 2 MB?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -80,20 +81,22 @@ p_game = predict("At how many bits per byte does stdlib-gpt fit into 2 MB?", "bi
 # %% [markdown] tags=["en"]
 # ## 2 · What helps which budget
 #
-# `efflab advise` asks every technique for its gain on one budget: how many times as much of it the
-# unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an
-# experiment, or *published*; without a source it is not shown. The quality that it costs stands beside
-# it where it was recorded, mostly without retraining. `quality` asks what keeps within 1 % of it;
-# `decode` is the time of one more token, and `context` the number of tokens that fit beside the weights
-# (there the gain is the number with the technique over the unchanged model's).
-# (MRR: the mean, over searches, of 1 over the right text's rank. NNCF: the library that quantizes for
-# OpenVINO.)
+# `efflab advise` lists every technique's gain on one budget: how many times as much of that budget the
+# unchanged model needs. A gain is *computed* by this repository's formulas, *recorded* in an experiment, or
+# *published*; without a source it is not shown. The cost in quality is given where it was recorded, mostly
+# without retraining.
 #
-# The unchanged model: fp32 with TF32 products, one text as long as it takes (4,096 tokens at most) for
-# latency, 8 texts a device with Adam in training; for several devices 512 texts a step in 16 bits, over one
-# device with memory enough. A *computed* time is a roofline's: both ends are what the peaks allow, not what
-# a kernel reaches (NVIDIA publishes 1.44 for BERT-large's inference in 16 bits on an A100, where the
-# roofline says 2). OpenVINO and NNCF stand for the method; on a GPU another engine does it.
+# The budget `quality` asks which techniques lose at most 1 % of the quality. `decode` is the time to
+# generate one more token. `context` is the number of tokens that fit in memory beside the weights; its gain
+# is that number with the technique over the unchanged model's. (MRR: the mean over all searches of 1 over
+# the rank of the right text. NNCF: the library that quantizes for OpenVINO.)
+#
+# The unchanged model has fp32 weights with TF32 products. Latency is that of one text of the model's full
+# length (4,096 tokens at most). Training takes 8 texts per device, with Adam; on several devices, a step
+# has 512 texts in 16 bits and is compared with one device that has enough memory. A *computed* time comes
+# from the roofline: both ends of its gain are what the peaks allow, not what a kernel reaches. (For
+# BERT-large inference in 16 bits on an A100, NVIDIA publishes a gain of 1.44, where the roofline says 2.)
+# OpenVINO and NNCF stand for the method; on a GPU another engine does it.
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 哪种技术对哪项预算管用
@@ -128,7 +131,7 @@ if rows:
     table(rows)
 
 # %% [markdown] tags=["en"]
-# And what does not help, with why:
+# And the techniques that do not help, with the reason:
 
 # %% [markdown] tags=["zh"]
 # 再看哪些技术对它不管用，以及原因：
@@ -145,24 +148,24 @@ table(rows)
 #
 # ## 3 · A gain by roofline, step by step
 #
-# A pass takes the longer of two times: its FLOPs over the device's peak, and its bytes over the
-# bandwidth. An A100 makes 156 TFLOP/s in TF32 and 312 in 16 bits, and moves 2,039 GB/s. Take 1 GFLOP
-# on 400 MB of fp32 weights, five tokens at a time:
+# A forward pass takes the longer of two times: its FLOPs over the device's peak, and its bytes over the
+# bandwidth. An A100 reaches at most 156 TFLOP/s in TF32 and 312 in 16 bits, and moves 2,039 GB/s. Take a
+# pass over five tokens, with 1 GFLOP on 400 MB of fp32 weights:
 #
 # $$t_\text{fp32} = \max\left(\tfrac{10^9}{156\times10^{12}},\ \tfrac{4\times10^8}{2.039\times10^{12}}\right)
 # = \max(6.4, 196)\ \mu s, \qquad
 # t_\text{16 bits} = \max(3.2, 98)\ \mu s.$$
 #
-# The gain is 2, for the bytes' sake alone. A technique that halved the FLOPs instead would gain
+# The gain is 2, only because the bytes are halved. A technique that halved the FLOPs instead would gain
 # nothing here. With 1,000 times the FLOPs it is the other way round.
 #
 # ### Your turn: the gain
 #
-# **15-1.** Write `answer_1(before, after, bandwidth)`, the gain: `before` and `after` are (FLOPs, bytes, peak in
-# FLOP/s). How many times faster?
+# **15-1.** Write `answer_1(before, after, bandwidth)`, which returns the gain: how many times faster the
+# pass becomes. `before` and `after` are each (FLOPs, bytes, peak in FLOP/s).
 #
-# <details><summary>Hint</summary>Each takes the larger of FLOPs over peak and bytes over bandwidth.
-# The gain is the first time over the second.</details>
+# <details><summary>Hint</summary>Each time is the larger of FLOPs over peak and bytes over bandwidth.
+# The gain is the time before over the time after.</details>
 
 # %% [markdown] tags=["zh"]
 # 换成你自己的模型：`efflab run 15 -p model=path/to/config.json`。在终端里也能得到同样的表：
@@ -210,8 +213,9 @@ show_source(roofline_seconds)
 # %% [markdown] tags=["en"]
 # ## 4 · Explore: another budget, another plan
 #
-# Find a budget on which ALBERT stands first, and one on which it is of no use. What leads for latency
-# on each kind of CPU? Raise the devices: where does data parallelism alone end? (A step has 512 texts.)
+# Find a budget on which ALBERT comes first, and one on which it is useless. Which technique leads on
+# latency, on each kind of CPU? Increase the number of devices: how far does data parallelism alone go? (A
+# step has 512 texts.)
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 探索：换一项预算，换一个方案
@@ -225,11 +229,12 @@ explore(figures.plan, frames=11, most=200)
 # %% [markdown] tags=["en"]
 # ## 5 · A light structure first?
 #
-# Four models, five budgets, an A100: by how much does the best light structure lead, or trail, the
-# best of all else? The gains are those that `efflab advise` states, each technique alone: the rule asks
-# whose gain is largest, which is not the same as what to do first. Sharing layers takes parameters away
-# and leaves every FLOP; what ALBERT saves of FLOPs is its narrow embedding, in the logits. For quality 0
-# means that no light structure is known to keep within 1%: some lose more, of others nothing is recorded.
+# Four models, five budgets, an A100: by how much does the best light structure lead, or trail, the best of
+# the other techniques? The gains are those that `efflab advise` states, each technique alone. The rule asks
+# whose gain is largest, which is not the same as what to do first. Sharing layers removes parameters and
+# leaves every FLOP; the FLOPs that ALBERT saves are in the logits, thanks to its narrow embedding. For
+# quality, 0 means that no light structure is known to keep within 1%: some lose more, and for others
+# nothing is recorded.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 先选轻量结构？
@@ -248,11 +253,12 @@ light = [name for name in gains if "ALBERT" in name or "window" in name]
 p_light.reveal(max(gains[name]["gain_low"] for name in light if gains[name]["serves"]))
 
 # %% [markdown] tags=["en"]
-# An encoder that answers has no such logits: there ALBERT's layers gain nothing, and the windows little.
+# An encoder that serves answers computes no such logits: there ALBERT's shared layers gain nothing, and
+# windows little.
 #
-# Swin's windows are another matter, for an image is a long text: 3,136 tokens of 4 x 4 pixels at 224
-# pixels. In an attention layer of its first stage, full attention would cost 14 times the FLOPs of
-# windows (computed); in BERT-base, at 512 tokens, scores are 8 % of the FLOPs.
+# Swin's windows are another matter, because an image is a long text: at 224 pixels a side, patches of 4 x 4
+# pixels make 3,136 tokens. In an attention layer of Swin's first stage, full attention would cost 14 times
+# the FLOPs of windows (computed); in BERT-base, at 512 tokens, scores are only 8 % of the FLOPs.
 
 # %% [markdown] tags=["zh"]
 # 真正用来回答的编码器没有这些 logits：这时 ALBERT 的共享层毫无收益，窗口的收益也很小。
@@ -266,13 +272,14 @@ lab.verdict("light-first", verdicts.light_first(verdicts.light_evidence(measure.
 # %% [markdown] tags=["en"]
 # ## 6 · Which parallelism?
 #
-# The planner of `efflab.distributed` tries every split over A100s and keeps the fastest that fits,
-# with or without ZeRO: tensor ranks within a node, pipelines with one or more chunks of layers a
-# device, replicas for the rest. The sum of gradients hides behind the last backward pass, all but the
-# last layer's (notebook 12, section 5), and a ring leaves a node by a link for each of its members there.
+# The planner of `efflab.distributed` tries every split over A100s, with or without ZeRO, and keeps the
+# fastest that fits: tensor parallelism within a node, pipelines with one or more chunks of layers per
+# device, and replicas for the rest. The gradient all-reduce hides behind the last backward pass, except for
+# the last layer's (notebook 12, section 5). A ring that leaves a node has one link for each of its members
+# in that node.
 #
-# How far can it be trusted? Three rows of Megatron-LM's table, of 39.1, 310.1 and 1,008 billion
-# parameters, were new to it: nothing had been fitted to them. An earlier planner (no overlap, one link a
+# How far can the planner be trusted? Three rows of Megatron-LM's table, with 39.1, 310.1 and 1,008 billion
+# parameters, were held out: nothing had been fitted to them. An earlier planner (no overlap, one link per
 # ring, no interleaving) was asked once, and its answers were kept:
 
 # %% [markdown] tags=["zh"]
@@ -299,8 +306,8 @@ rows = [
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Then the planner was changed, and its three constants were fitted to all 22 published rows. Each model's
-# rows predicted by constants that were fitted without them, the errors are:
+# Then the planner was changed, and its three constants were fitted to all 22 published rows. With one model
+# held out at a time, and its rows predicted by constants fitted to all other rows, the errors are:
 
 # %% [markdown] tags=["zh"]
 # 之后规划器作了改动，三个常数用全部 22 行文献数据重新拟合。再逐个留出模型：用其余各行拟合常数，预测该模型的各行，误差如下：
@@ -311,11 +318,12 @@ row = {"rows": len(errors), "median error (%)": median(errors), "largest error (
 table([row], kind="computed")
 
 # %% [markdown] tags=["en"]
-# These are errors of given splits, of 1.7 billion parameters and more: no published row tests the choice
-# between two splits, or a model as small as GPT-2.
+# These are errors for given splits of models with 1.7 billion parameters and more. No published row tests
+# the choice between two splits, or a model as small as GPT-2.
 #
-# And its plans for a step of 512 texts, however many devices share it, written as tensor x pipeline x
-# data, with the chunks of layers that a device interleaves (`/3`) and ZeRO's stage (`z1`):
+# Below are the planner's choices for a step of 512 texts, however many devices share it. They are written
+# as tensor x pipeline x data, followed by the number of chunks of layers that a device interleaves (`/3`)
+# and ZeRO's stage (`z1`):
 
 # %% [markdown] tags=["zh"]
 # 这是给定切分的误差，且都是 17 亿参数以上；没有一行文献数据能检验两种切分之间的选择，也没有 GPT-2 这么小的模型。
@@ -333,15 +341,17 @@ for name, config in measure.models().items():
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Whatever fits on one device is replicated, and nothing else: GPT-2 on 512 devices as on 8. The article
-# says so. Where the state no longer fits, ZeRO's stage 1 spreads the optimizer's first (7.5 billion on 8
-# and 64 devices); then layers are split, inside a node and across nodes, from 7.5 or 18.4 billion on. From
-# 175 billion on every plan that fits has tensor parallelism, and all but one a pipeline.
+# A model that fits on one device is simply replicated, GPT-2 on 512 devices as on 8, as the article says.
+# Where the state no longer fits, ZeRO's stage 1 first shards the optimizer state (7.5 billion parameters on
+# 8 and 64 devices). From 7.5 or 18.4 billion on, depending on the number of devices, layers are split,
+# within a node and across nodes. From 175 billion on, every plan that fits has tensor parallelism, and all
+# but one a pipeline.
 #
-# **Where it breaks.** 529.6 billion parameters stand in 105 layers, which make 3, 5 or 7 stages but no
-# power of two: on 512 devices no pipeline can be built. What is left is ZeRO-3, on its own once a step has
-# 2,048 texts, and each device computes less than it would with 560 of them. A planner that could cut
-# between layers unevenly would not stumble there. Give a step more texts, and watch the borders:
+# **Where it breaks.** The model of 529.6 billion parameters has 105 layers, which divide into 3, 5 or 7
+# stages but into no power of two: on 512 devices no pipeline can be built. What is left is ZeRO-3, which is
+# the fastest plan on its own once a step has 2,048 texts, and each device then computes less per second
+# than it would with 560 devices. A planner that could split layers unevenly would not stumble there. Give a
+# step more texts, and watch the borders move:
 
 # %% [markdown] tags=["zh"]
 # 一台设备放得下的模型就只做复制：GPT-2 在 512 台上与 8 台上一样。这正是文章的说法。状态放不下时，先由 ZeRO 的第 1 阶段分摊优化器状态
@@ -360,13 +370,15 @@ lab.verdict("parallel-choice", verdicts.parallel_choice(verdicts.own_parallel_ev
 # %% [markdown] tags=["en"]
 # ## 7 · A profile that changes a decision
 #
-# Two changes are at hand: windows of 64 tokens, or half of the FFN's neurons. A rule of thumb knows no
-# shapes: "attention is the bottleneck" says windows, "the FFN has most of the weights" says neurons.
-# PyTorch Profiler tells the shares of a pass; what each change leaves out of its part is what it should
-# save. Then both are timed, in five shapes on one side or the other of the crossing, where both promise the same, and in one on it.
-# (What either change costs in quality is left out, and it is one turn of what the article calls iterating.
-# In these shapes a count of FLOPs, as in notebook 14, section 2, would have chosen the same: what the
-# profiler adds is not shown. The model 192 wide has 6 layers, the others 2.)
+# You could make one of two changes: windows of 64 tokens, or half of the FFN's neurons removed. Rules of
+# thumb ignore shapes: "attention is the bottleneck" says windows, "the FFN has most of the weights" says
+# neurons. PyTorch Profiler gives each part's share of a forward pass, and a change should save the fraction
+# of its part that it no longer computes. Then both changes are timed: in five shapes on one side or the
+# other of the crossing, where both are expected to save the same, and in one at the crossing.
+#
+# (What either change costs in quality is left out, and this is only one round of what the article calls
+# iterating. In these shapes a count of FLOPs, as in notebook 14, section 2, would have led to the same
+# choices, so what the profiler adds is not shown. The model 192 wide has 6 layers, the others 2.)
 
 # %% [markdown] tags=["zh"]
 # ## 7 · 一次改变了决策的性能剖析
@@ -393,10 +405,11 @@ for case in measure.REPEATS:
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Where it breaks.** Compare what was expected with what was saved. Short texts promise a small gain by
-# windows and get none, or a loss: cutting the text into windows has a price of its own, which no profile of
-# the unchanged model shows. And near the crossing, in the last row, the two promises lie close together, so
-# that the choice may go either way and may be the slower one: the verdict leaves that shape out.
+# **Where it breaks.** Compare the expected savings with the measured ones. On short texts, windows are
+# expected to save little, and they save nothing or even cost time: cutting the text into windows has an
+# overhead of its own, which no profile of the unchanged model shows. Near the crossing, in the last row,
+# the two expected savings are close, so either change may be chosen, even the slower one; the verdict
+# leaves that shape out.
 
 # %% [markdown] tags=["zh"]
 # **何时失效。** 把预期与实际节省对照来看。文本短时，窗口的预期收益很小，实际上没有收益，甚至更慢：切成窗口本身有开销，
@@ -408,22 +421,26 @@ lab.verdict("profile-first", verdicts.profile_first(verdicts.own_profile_evidenc
 # %% [markdown] tags=["en"]
 # ## 8 · Where it breaks: predictions beside measurements
 #
-# Notebook 14 measured what this notebook predicts: four stages of `stdlib-gpt` in several engines.
-# The predictions use nothing of it: FLOPs and bytes by formula; an engine's speed by two models with
-# random weights, one narrower and one wider; the size of a graph by that of a narrow one; an engine's
-# loss by MiniLM's. You can do so before you train anything: a time does not ask what the weights are.
-# Of all pairs that were measured as different beyond noise, how many are in order? Where the two
-# widths do not both put two engines in the same order, beyond their own noise, the prediction says
-# nothing. The column "in order by the middles" counts a bolder rule: always decide, by the middle of the
-# two widths' predictions.
-# (All of it is one family of models on one kind of CPU.)
+# Notebook 14 measured what this notebook predicts: four stages of `stdlib-gpt` in several engines. The
+# predictions use none of those measurements:
+#
+# - FLOPs and bytes come from formulas;
+# - an engine's speed comes from two models with random weights, one narrower and one wider;
+# - the size of a graph comes from that of a narrow model;
+# - an engine's loss of quality comes from MiniLM's, and that of bf16 from the board.
+#
+# You can do this before you train anything: times do not depend on the values of the weights. Of all pairs
+# whose measurements differ beyond noise, how many are predicted in the right order? The prediction says
+# nothing about two engines unless both widths put them in the same order, beyond their own noise. The
+# column "in order by the middles" counts a bolder rule: always decide, by the middle of the two widths'
+# predictions. (All of this is one family of models on one kind of CPU.)
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 何时失效：预测与实测对照
 #
 # 第 14 篇实测了本篇要预测的量：`stdlib-gpt` 的四个阶段在几种引擎里的表现。预测没有用到其中任何数据：
 # FLOPs 和字节靠公式；引擎的速度取自两个随机权重的模型，一个更窄、一个更宽；计算图的大小取自一个很窄的模型；
-# 引擎的质量损失取自 MiniLM。训练之前就可以这样做：耗时与权重的值无关。
+# 引擎的质量损失取自 MiniLM，bf16 的取自总榜。训练之前就可以这样做：耗时与权重的值无关。
 # 在所有差异超出噪声的配对中，有多少排对了顺序？两个引擎的先后，只有两种宽度都在各自的噪声之外给出同样的结果，才算有预测；否则不作判断。
 # “按中点顺序正确”一列是更大胆的规则：总是作出判断，依据是两种宽度预测的中点。（以上都只是同一族模型、同一类 CPU。）
 
@@ -448,8 +465,8 @@ table(rows, kind="recorded")
 show(figures.prediction_figure())
 
 # %% [markdown] tags=["en"]
-# Here the bolder rule breaks. It says of each of these pairs that the first takes longer, and the first
-# takes less; the engines lie within ten per cent of each other, and the careful rule keeps silent:
+# Here the bolder rule breaks. For each of these pairs it predicts that the first takes longer, while in
+# fact the second does. The two are within ten per cent of each other, and the careful rule says nothing:
 
 # %% [markdown] tags=["zh"]
 # 大胆的规则就错在这里：下面每一对，它都说前者更慢，而实测前者更快。两个引擎相差不到 10%，谨慎的规则在此不作判断：
@@ -468,23 +485,24 @@ table(rows, kind="recorded")
 # %% [markdown] tags=["en"]
 # ## 9 · The budget game
 #
-# **At most 2,000,000 bytes, then the best bits per byte, then the fastest.** Your moves are
-# techniques of all chapters, on `stdlib-gpt`, without training:
+# **At most 2,000,000 bytes, then the best bits per byte, then the fastest.** Your moves are techniques from
+# all chapters, applied to `stdlib-gpt` without training:
 #
 # | move | what | from |
 # |---|---|---|
-# | `attention`, `ffn` | bits of the layers' maps, 2 to 8; or six numbers, one a layer | 09 |
-# | `token`, `position` | bits of the two tables | 09 |
-# | `method` | `"rtn"` rounds to nearest, `"gptq"` makes up for it | 10 |
-# | `group_size`, `act_order` | weights that share a scale; GPTQ's order | 10 |
-# | `windows` | tokens that a layer sees before each; None, a number, or six | 03 |
-# | `neurons`, `heads` | share that is removed, 0 to 1 | 11 |
-# | `shared` | first layers with one QKV projection, 1 to 6 | 01 |
+# | `attention`, `ffn` | bits per weight of the layers' linear maps, 2 to 8; or six numbers, one per layer | 09 |
+# | `token`, `position` | bits per weight of the two embedding tables | 09 |
+# | `method` | `"rtn"` rounds to nearest, `"gptq"` compensates for the rounding errors | 10 |
+# | `group_size`, `act_order` | number of weights that share a scale; GPTQ's processing order | 10 |
+# | `windows` | number of earlier tokens that a layer sees; None, a number, or six | 03 |
+# | `neurons`, `heads` | share to remove, 0 to 1 | 11 |
+# | `shared` | number of first layers that share one QKV projection, 1 to 6 | 01 |
 # | `half` | biases and norms in fp16 | 06 |
 #
-# The file is really written, and the model that is read back from it is judged on the board's
-# windows. Bits per byte count to two decimals; then time decides. Weights are read back as fp32, so bits
-# change no time; windows, heads and neurons do. Differences of less than the noise shown are chance.
+# The file is really written, and the model that is read back from it is judged on the board's held-out
+# windows. Bits per byte are rounded to two decimals; ties are decided by time. Weights are read back as
+# fp32, so bits do not change the time; windows, heads and neurons do. Small differences in time are
+# chance.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 预算游戏
@@ -503,7 +521,7 @@ table(rows, kind="recorded")
 # | `half` | 偏置和归一化参数用 fp16 | 06 |
 #
 # 文件会真的写出来，再读回模型，在总榜所用的窗口上评分。每字节比特数按两位小数计，相同则比耗时。
-# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；小于所示噪声的差别是偶然的。
+# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；耗时的小差别是偶然的。
 
 # %% tags=["nbval-ignore-output"]
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
@@ -518,18 +536,18 @@ p_game.reveal(round(measure.entries()[0]["bits"], 2))
 
 # %% [markdown] tags=["en"]
 # Our best entry spends 5 bits on attention and on the last two FFNs, 4 on the other FFNs and the position
-# table, 6 on the token table, looks through windows where a window costs nothing, and goes without 2% of
-# the FFNs' neurons. Its first place is a tie: to two decimals the second
-# has the same bits, and their times overlap. Change `moves` and play again. Can you beat it?
+# table, and 6 on the token table. It uses windows in the layers where they cost nothing, and removes 2% of
+# the FFNs' neurons. Its first place is a tie: to two decimals the second entry has the same bits per byte,
+# and their times overlap. Change `moves` and play again. Can you beat it?
 #
 # ## 10 · Exercises
 #
-# **15-2 (a target).** Go lower: put `stdlib-gpt` into **1.65 MB** at no more than **1.09** bits per byte.
-# `answer_2` is a dict of moves. Those of section 9 make a file that is too large; 3 bits for every FFN
-# make one that is small enough and too bad.
+# **15-2 (a target).** Go lower: fit `stdlib-gpt` into **1.65 MB** at no more than **1.09** bits per byte.
+# `answer_2` is a dict of moves. The moves of section 9 make a file that is too large; with 3 bits for every
+# FFN it is small enough, but its bits per byte are too high.
 #
-# <details><summary>Hint</summary>Not every FFN bears 3 bits: give each layer its own number. A bit off
-# the token table saves more than a bit off one FFN, and `act_order` costs no byte.</details>
+# <details><summary>Hint</summary>Not every FFN tolerates 3 bits: give each layer its own number. One bit less
+# for the token table saves more than one bit less for one FFN, and `act_order` costs no bytes.</details>
 
 # %% [markdown] tags=["zh"]
 # 我们最好的方案给注意力和最后两层 FFN 各 5 比特，其余 FFN 和位置表 4 比特，token 表 6 比特；用窗口不损失质量的层就用窗口，还去掉了 2% 的 FFN 神经元。它的第一名其实是并列：
@@ -566,12 +584,13 @@ check("15-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **15-3 (open: beat this verdict).** In `light-first` the latency is lost on an A100. Find a case in which a
-# light structure stands first for *latency*: `answer_3 = dict(model=..., device=...,
-# budget="latency")`, with `seq_len=...` if you like.
+# **15-3 (open: beat this verdict).** On an A100, `light-first` fails on latency. Find a case in which a
+# light structure comes first for *latency*: `answer_3 = dict(model=..., device=..., budget="latency")`,
+# with `seq_len=...` if you like.
 #
-# <details><summary>Hint</summary>Take away what leads: a device on which 16 bits are slower and INT8
-# gains little for sure. Then a model of whose FLOPs the logits, or the scores, are a large share.</details>
+# <details><summary>Hint</summary>First get rid of what leads: choose a device on which 16 bits are slower and
+# the gain of INT8 that is certain is small. Then choose a model whose logits, or scores, are a large share
+# of its FLOPs.</details>
 
 # %% [markdown] tags=["zh"]
 # **15-3（开放题：推翻这个结论）。** 在 A100 上，`light-first` 的延迟部分不成立。请找出一种情形，让轻量结构在*延迟*上排第一：
@@ -592,8 +611,8 @@ check("15-3", answer_3)
 # answer_3 = dict(model="gpt2", device="CPU without VNNI", budget="latency", seq_len=64)
 # ```
 #
-# Its 50,257 logits are a third of a short text's FLOPs, and ALBERT's embedding of width 128 takes
-# them down to a sixth. (They must be trained so.)
+# On a short text, its 50,257 logits take about a third of the FLOPs, and ALBERT's embedding of width 128
+# cuts that part to about a sixth. (The model must be trained that way.)
 #
 # </details>
 
@@ -611,8 +630,9 @@ check("15-3", answer_3)
 # %% [markdown] tags=["en"]
 # ## 11 · What became of the article
 #
-# Every claim with its verdict, as the built notebooks stored them on this repository's machine. (Your
-# own machine's column: `efflab ledger run`; all machines side by side: `efflab report`.)
+# Every claim with its verdict, as stored by the notebooks that were built on this repository's machine. (To
+# add a column for your own machine: `efflab ledger run`; to see all machines side by side:
+# `efflab report`.)
 
 # %% [markdown] tags=["zh"]
 # ## 11 · 文章的论断检验结果如何
@@ -628,8 +648,8 @@ table(measure.ledger_rows())
 # %% [markdown] tags=["en"]
 # ## 12 · How good were your predictions?
 #
-# Each number that you wrote before a measurement is in `runs/predictions.json`, which never leaves
-# your machine. Within a factor of two is good; and do you guess too high or too low?
+# Each number that you wrote before a measurement is in `runs/predictions.json`, which never leaves your
+# machine. Within a factor of two is good. Do you tend to guess too high or too low?
 
 # %% [markdown] tags=["zh"]
 # ## 12 · 你的预测有多准？
@@ -647,13 +667,15 @@ if guesses:
 # %% [markdown] tags=["en"]
 # ## Recap
 #
-# - Ask which budget binds, then for a gain with a source. A technique that helps one budget may do
-#   nothing for another: ALBERT's layers shrink the checkpoint and leave the time.
-# - Roofline: only what binds, arithmetic or bytes, is worth saving.
-# - Data parallelism is for models that fit, on few devices as on many; then come ZeRO's first stage, tensor
-#   parallelism inside a node and pipelines across nodes, as far as the layers divide.
-# - A profile costs a minute and says which of two changes pays, but not what the change itself costs.
-# - Bits, scales and tables are all bytes: a budget is kept by the file, not by the formula.
+# - Ask which budget is the bottleneck, then for a gain with a source. A technique that helps one budget may
+#   do nothing for another: ALBERT's shared layers shrink the checkpoint but do not save time.
+# - Roofline: only the bottleneck, arithmetic or bytes, is worth saving.
+# - Data parallelism is for models that fit on one device, however many devices there are. Beyond that come
+#   ZeRO's first stage, tensor parallelism within a node and pipelines across nodes, as far as the layers
+#   divide.
+# - A profile costs a minute and says which of two changes pays, but not what overhead the change itself
+#   adds.
+# - Weights, scales and tables all take bytes: what has to fit the budget is the file, not the formula.
 #
 # **References.** Williams et al. 2009, *Roofline*. Lan et al. 2020, *ALBERT*, arXiv:1909.11942. Liu et
 # al. 2021, *Swin Transformer*, arXiv:2103.14030. Narayanan et al. 2021, arXiv:2104.04473. Frantar et

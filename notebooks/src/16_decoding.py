@@ -9,17 +9,17 @@
 # %% [markdown] tags=["en"]
 # # 16 · Decoding: one token at a time
 #
-# The article speaks of training and of whole texts. Whoever runs a language model pays for
-# *decoding*: each new token reads all weights in use and the keys and values of what was said so far.
-# That is where weights in INT8 and INT4 pay, and what today's models have changed their attention for.
-# You write the cache yourself, before you see ours; then grouped heads, then the rule by which a
-# small model may guess for a large one.
+# The article is about training and about processing whole texts. Whoever runs a language model pays
+# for *decoding*: each new token reads all weights in use, and the keys and values of every token
+# before it. This is where INT8 and INT4 weights pay off, and why today's models have changed their
+# attention. You write the cache yourself before you see ours; then come grouped heads, and the rule
+# by which a large model accepts a small model's guesses.
 #
 # | | |
 # |---|---|
-# | **Claims** | none of the article's, which does not speak of decoding; eight statements of our own: six by rules registered before these cases were computed, two by formula |
+# | **Claims** | none of the article's, which does not discuss decoding; eight statements of our own: six judged by rules registered before these cases were computed, two by formula |
 # | **Time** | 60 minutes; the cells run in about a minute |
-# | **Afterwards you can** | write a key/value cache, predict tokens a second from bytes, say what grouped, latent and windowed attention save, tell where INT4 pays and where it does not, and accept a draft's tokens without changing what comes out |
+# | **Afterwards you can** | write a key/value cache; predict tokens a second from bytes; say what grouped, latent and windowed attention save; tell where INT4 pays off and where it does not; accept a draft's tokens without changing the distribution of the output |
 
 # %% [markdown] tags=["zh"]
 # # 16 · 解码：一次一个 token
@@ -65,9 +65,10 @@ lab.use_notebook("16_decoding", exercises.EXERCISES, texts("decoding"))
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Qwen3-8B has 8.2 billion parameters, in bf16 16.4 GB. One token reads 15.1 GB of them (of the input
-# table only a row), and with 4,096 tokens before it another 0.6 GB of cache. An H100 reads 3,350 GB a second. One text, one token after
-# another: how many a second at most? Then two about this computer.
+# Qwen3-8B has 8.2 billion parameters, 16.4 GB in bf16. One token reads 15.1 GB of them (only one row
+# of the input embedding table), and another 0.6 GB of cache if 4,096 tokens come before it. An H100
+# reads 3,350 GB a second. With a single text, one token after another, how many tokens a second are
+# possible at most? Two more questions are about this computer.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -94,9 +95,10 @@ p_int4 = predict(
 # %% [markdown] tags=["en"]
 # ## 2 · Build: the cache
 #
-# A causal model reads a text from left to right, and what a token's layers computed never changes when
-# more tokens follow. So a new token need not compute the text again. It only has to *see* it, and
-# attention sees keys and values. `stdlib-gpt` (6 layers, 192 channels), one token at a time:
+# A causal model reads a text from left to right, and what its layers computed for a token never
+# changes when more tokens follow. So the text need not be computed again for a new token. The token
+# only has to *see* it, and what attention sees is keys and values. This code runs `stdlib-gpt` (6
+# layers, 192 channels) one token at a time:
 
 # %% [markdown] tags=["zh"]
 # ## 2 · 实现：缓存
@@ -109,8 +111,9 @@ stdlib_gpt, h100 = points.language_model(), devices.DEVICES["H100 SXM"]
 show_source(measure.decode, measure.step, measure.run_layer)
 
 # %% [markdown] tags=["en"]
-# What is missing is `attend(q, k, v, cache)`: the attention of the newest token. Without a memory it can
-# only attend to itself, and from the second token on (position 1; positions count from 0) the logits are wrong:
+# What is missing is `attend(q, k, v, cache)`: the attention of the newest token. Without a memory, it
+# can only attend to itself, and the logits are wrong from the second token on (position 1; positions
+# count from 0):
 
 # %% [markdown] tags=["zh"]
 # 缺的正是 `attend(q, k, v, cache)`，即最新 token 的注意力。没有记忆，它只能看自己，于是从第二个 token（位置 1，位置从 0 数起）起 logits 就错了：
@@ -121,12 +124,13 @@ forgetful = measure.differences(text, measure.attend_alone)
 show(figures.first_difference({"sees itself alone": forgetful}))
 
 # %% [markdown] tags=["en"]
-# **16-1.** Write `attend(q, k, v, cache)` (as `answer_1`). q, k and v (B,H,1,D) are the newest token's; `cache` is a
-# dict, empty at the first token, yours to fill, and the same one at this layer's next token. Return
-# what attention gives, (B,H,1,D): softmax(q kᵀ / √D) v over all tokens so far.
+# **16-1.** Write `attend(q, k, v, cache)` (as `answer_1`). q, k and v (B,H,1,D) are the newest
+# token's. `cache` is a dict that is empty at the first token and yours to fill; at the next token,
+# this layer gets the same dict again. Return the output of attention, (B,H,1,D): softmax(q kᵀ / √D) v
+# over all tokens so far.
 #
-# <details><summary>Hint</summary>Put k and v behind those in the cache along dimension 2, keep them
-# there, and attend to all of them. No mask is needed: nothing in the cache is later.</details>
+# <details><summary>Hint</summary>Append k and v to those in the cache along dimension 2, store the
+# result there, and attend to all of it. No mask is needed: nothing in the cache is later.</details>
 
 # %% [markdown] tags=["zh"]
 # **16-1.** 写出 `attend(q, k, v, cache)`（赋给 `answer_1`）。q、k、v 形状为 (B,H,1,D)，属于最新的 token；`cache` 是一个字典，
@@ -156,8 +160,8 @@ check("16-1", answer_1)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, beside the forgetful one (and yours, once it is there). What is left is rounding: fp32 adds
-# in another order.
+# Ours, beside the one without a memory (and yours, once you have written it). The remaining
+# difference is rounding: fp32 adds in a different order.
 
 # %% [markdown] tags=["zh"]
 # 我们的写法与没有记忆的对照（写好之后，你的也会画在图上）。剩下的差别是舍入：fp32 相加的顺序不同。
@@ -177,9 +181,9 @@ show(figures.first_difference(ways))
 assert ways["ours"].max() < measure.NOISE
 
 # %% [markdown] tags=["en"]
-# Who does it for you: efflab's own `Transformer` (`model(ids, cache=model.new_cache())`), and
-# `transformers`, here its GPT-2 with the weights of `stdlib-gpt`. The same text, token by token, and the
-# logit that differs most from the cell's:
+# Libraries do this for you: efflab's own `Transformer` (`model(ids, cache=model.new_cache())`), and
+# `transformers`, here its GPT-2 with the weights of `stdlib-gpt`. The same text, token by token,
+# and the largest difference between their logits and those of the cell above:
 
 # %% [markdown] tags=["zh"]
 # 现成的库也这样做：efflab 自己的 `Transformer`（`model(ids, cache=model.new_cache())`），以及 `transformers`，
@@ -197,8 +201,8 @@ twins = {name: torch.cat(logits) for name, logits in twins.items()}
 table(measure.compare_twins(measure.decode(text, attend_cached), twins), kind="measured")
 
 # %% [markdown] tags=["en"]
-# The whole text again for each token, or one token with a cache? The first grows with the text, the
-# second hardly:
+# Recompute the whole text for each token, or compute one token with a cache? The time of the first
+# grows with the text, that of the second hardly at all:
 
 # %% [markdown] tags=["zh"]
 # 每个 token 都把全文重算一遍，还是只算一个 token 加缓存？前者的用时随文本变长而增加，后者几乎不变：
@@ -210,26 +214,29 @@ p_cache.reveal(times[512]["whole text"].ratio(times[512]["cached"]))
 assert times[512]["whole text"].ratio(times[512]["cached"]) > 4
 
 # %% [markdown] tags=["en"]
-# The whole text has some 400 times the FLOPs of one token, but one token is not 400 times faster: it
-# still reads every weight, and starts every operator.
+# The whole text has about 400 times the FLOPs of one token, but one token is not 400 times faster: it
+# still reads every weight and starts every operator.
 #
 # ## 3 · Derive: the bytes of a token
 #
-# By hand, first for a toy: 2 layers of 8 channels, no tables. A layer has 4 · 8 · 8 weights in its
-# attention (q, k, v, output) and 2 · 8 · 32 in its feed-forward: 256 + 512 = 768, both layers 1,536.
-# A token leaves a key and a value of 8 numbers in each layer: 2 · 2 · 8 = 32. The next token reads every
-# weight once and what every earlier one left, so after n tokens it reads 1,536 + 32 n numbers, and
-# the cache overtakes the weights at n = 1,536 / 32 = 48. In letters: 12 C² L weights, 2 C L a token,
-# so n = 6 C, whatever the number of layers and of bytes a number. If r query heads share each key head,
-# a token leaves an r-th; the weights of k and v are an r-th too, (10 + 2/r) C² L in all, and
-# n = (5 r + 1) C.
+# By hand, first for a toy model: 2 layers of 8 channels, without embedding tables. A layer has
+# 4 · 8 · 8 weights in its attention (q, k, v, output) and 2 · 8 · 32 in its feed-forward network:
+# 256 + 512 = 768, so 1,536 in both layers. A token leaves a key and a value of 8 numbers in each
+# layer: 2 · 2 · 8 = 32 numbers. The next token reads every weight once, and everything that the
+# earlier tokens left. So after n tokens it reads 1,536 + 32 n numbers, and the cache overtakes the
+# weights at n = 1,536 / 32 = 48.
 #
-# Now `stdlib-gpt` in fp32. A token leaves a key and a value of 192 numbers in each of 6
-# layers: 2 · 6 · 192 = 2,304 numbers, 9,216 bytes. The model has 3,161,088 parameters, 12.6 MB, and
-# the next token reads all but the table of 512 positions: 12.3 MB. So the cache overtakes what is read
-# of the weights at 12,251,136 / 9,216 = 1,329 tokens (6 · 192 = 1,152 for the layers, the rest for
-# the table of the logits); its longest text has 512. For today's models, 2 bytes a number (Pope et al.
-# 2022 count the same way), the first row being `model`:
+# In general there are 12 C² L weights and a token leaves 2 C L numbers, so n = 6 C, independent of
+# the number of layers and of the bytes per number. If r query heads share each key and value head, a
+# token leaves an r-th of that. The weights of k and v shrink to an r-th too, to (10 + 2/r) C² L
+# weights in all, and n = (5 r + 1) C.
+#
+# Now `stdlib-gpt` in fp32. A token leaves a key and a value of 192 numbers in each of 6 layers: 2 ·
+# 6 · 192 = 2,304 numbers, 9,216 bytes. The model has 3,161,088 parameters, 12.6 MB, and the next
+# token reads all of them except the table of 512 positions: 12.3 MB. So the cache overtakes what is
+# read of the weights at 12,251,136 / 9,216 = 1,329 tokens (6 · 192 = 1,152 for the layers, the rest
+# for the output embedding table), while the model's longest text has 512. Next, today's models, at
+# 2 bytes per number (Pope et al. 2022 count the same way); the first row is `model`:
 
 # %% [markdown] tags=["zh"]
 # 全文的运算量约为一个 token 的 400 倍，加速比却远不到 400：一个 token 仍要读全部权重、启动每个算子。
@@ -268,14 +275,17 @@ table(rows, kind="computed")
 p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").seconds)
 
 # %% [markdown] tags=["en"]
-# "Weights / cache of a token" is the number of tokens at which both are equal, where every layer sees
-# all of the text. For one text it lies beyond the longest text of each of the four models of today. But
-# a server holds many texts at once: they share the weights, but of the caches only a common beginning
-# (Kwon et al. 2023). (Half of gpt-oss-20b's layers see 128 tokens, so that a long text has less cache
-# than this column says; of deepseek-v3's experts 8 of 256 and a shared one are read for a token.)
+# "Weights / cache of a token" is the number of tokens at which the two are equal, provided that every
+# layer sees the whole text. With a single text, that is beyond the longest text of all four of
+# today's models. But a server holds many texts at once: they share the weights, while their caches
+# can share only a common beginning (Kwon et al. 2023). (Half of gpt-oss-20b's layers see only 128
+# tokens, so a long text has less cache than this column suggests. Of deepseek-v3's experts, a token
+# reads 8 of 256 and one shared one.)
 #
-# Why so slow? A prompt of 512 tokens (*prefill*) multiplies each weight that it reads 512 times (the table of
-# the logits once, for the last token), one new token (*decode*) once. FLOPs over bytes, and an H100 has work for its arithmetic from 295 FLOPs a byte on:
+# Why is decoding so slow? A prompt of 512 tokens (*prefill*) uses each weight that it reads 512
+# times (the output embedding table only once, for the last token), one new token (*decode*) only
+# once. The table gives FLOPs over bytes; an H100's arithmetic units are busy only from 295 FLOPs
+# per byte on:
 
 # %% [markdown] tags=["zh"]
 # “权重 / 一个 token 的缓存”就是两者相等时的 token 数（前提是每一层都看全文）。只有一段文本时，
@@ -303,14 +313,15 @@ table(rows, kind="computed")
 # ## 4 · Build: fewer keys and values
 #
 # A layer's query heads can share key and value heads in groups (*grouped-query attention*, Ainslie et
-# al. 2023): Llama 3.1 70B has 64 query heads and 8 of keys and values, an eighth of the cache. One key
-# and one value head for all is *multi-query attention* (Shazeer 2019).
+# al. 2023): Llama 3.1 70B has 64 query heads and 8 key and value heads, so an eighth of the cache. If
+# all query heads share one key and one value head, that is *multi-query attention* (Shazeer 2019).
 #
-# **16-2.** Write `grouped(q, k, v)` (as `answer_2`): q (B,H,1,D), k and v (B,G,S,D), G divides H, and consecutive H/G
-# query heads share a key and a value head. Return (B,H,1,D).
+# **16-2.** Write `grouped(q, k, v)` (as `answer_2`): q is (B,H,1,D), k and v are (B,G,S,D), G divides
+# H, and H/G consecutive query heads share a key and a value head. Return (B,H,1,D).
 #
-# <details><summary>Hint</summary>Either repeat each key head H/G times (`repeat_interleave`), or, without
-# copying a key, view q as (B,G,H/G,D): a group's queries are rows of one product.</details>
+# <details><summary>Hint</summary>Either repeat each key and value head H/G times
+# (`repeat_interleave`), or, without copying a key, view q as (B,G,H/G,D): a group's queries are rows
+# of one product.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 4 · 实现：更少的键和值
@@ -343,8 +354,8 @@ check("16-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours in a cell, and beside it torch's own (`enable_gqa=True`) and what `transformers` runs for Llama
-# where no kernel is fused:
+# Ours is in the next cell; below it, we compare it with torch's own (`enable_gqa=True`) and the
+# unfused attention of `transformers`' Llama:
 
 # %% [markdown] tags=["zh"]
 # 我们的写法就在单元格里，旁边是 torch 自带的（`enable_gqa=True`），以及 `transformers` 为 Llama 准备的非融合写法：
@@ -368,7 +379,7 @@ twins["transformers' Llama, eager"] = theirs.transpose(1, 2)
 table(measure.compare_twins(attend_grouped(q, k, v), twins), kind="measured")
 
 # %% [markdown] tags=["en"]
-# And what a layer with 16 query heads really keeps of 64 tokens, counted in its cache:
+# How many bytes does a layer with 16 query heads really keep of 64 tokens? We count its cache:
 
 # %% [markdown] tags=["zh"]
 # 再数一数：有 16 个查询头的一层，64 个 token 之后缓存里实际存了多少字节：
@@ -387,8 +398,8 @@ table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # Your `model` with five kinds of attention. *Multi-head latent attention* (MLA, DeepSeek-AI 2024)
-# caches 512 numbers, from which all heads' keys and values are made, and one rotary key of 64 that they
-# share; a window keeps the last 4,096 tokens alone.
+# caches 512 numbers, from which the keys and values of all heads are made, and a rotary key of 64
+# that all heads share. A window keeps only the last 4,096 tokens.
 
 # %% [markdown] tags=["zh"]
 # 你的 `model`，配上五种注意力。*多头潜在注意力*（MLA，DeepSeek-AI 2024）缓存 512 个数，所有头的键和值由它生成；
@@ -414,14 +425,16 @@ for name, attention in kinds.items():
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Bytes are half of it: each kind has to be trained so (Ainslie et al. go on for 5% of the training).
-# Multi-query attention loses quality, grouped heads little; the authors of latent attention report no
-# loss against multi-head; a window forgets.
+# Bytes are only half of it: a model has to be trained with its kind of attention (Ainslie et al.
+# continue for 5% of the original training). Multi-query attention loses quality, grouped heads lose
+# little; the authors of latent attention report no loss against multi-head; a window forgets what
+# lies before it.
 #
-# Latent attention looks as if it had to make all keys and values again for each token: c (1,1,S,512) to
-# k (1,H,S,D). It need not. q · (c U) = (q Uᵀ) · c, so the map goes into the query once, and the heads attend
-# to c itself. Both ways in a cell; below them efflab's layer and DeepSeek-V3's own in `transformers`,
-# all with the same random weights and with rotary angles of 0:
+# Latent attention seems to remake all keys and values for each token, from c (1,1,S,512) to k
+# (1,H,S,D). It does not. Since q · (c U) = (q Uᵀ) · c, the map is applied to the query once, and
+# the heads attend to c itself. The next cell has both ways; below it, we compare them with efflab's
+# layer and DeepSeek-V3's own in `transformers`, with the same random weights and rotary angles of
+# 0:
 
 # %% [markdown] tags=["zh"]
 # 字节只是问题的一半：每种注意力都要专门训练（Ainslie 等用原训练量的 5% 续训）。多查询会损失质量，分组损失很小；
@@ -455,11 +468,11 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 5 · Where INT8 and INT4 pay
 #
-# One token reads each weight and multiplies it once, so that fewer bits should be less time, whatever
-# the arithmetic is done in. Here 105 million random weights (8 pairs of linear layers, 1,280 to 5,120
-# and back), one token, in torch and in OpenVINO; INT8 has a scale a row, INT4 one for 128 weights
-# (`nncf.compress_weights`). With such weights OpenVINO rounds the inputs too, to 8 bits in groups of 32
-# channels, unless `DYNAMIC_QUANTIZATION_GROUP_SIZE` is 0.
+# One token reads each weight and multiplies by it once, so fewer bits should mean less time, whatever
+# precision the arithmetic has. We run one token through 105 million random weights (8 pairs of linear
+# layers, 1,280 to 5,120 and back), in torch and in OpenVINO. INT8 has one scale per row, INT4 one per
+# 128 weights (`nncf.compress_weights`). With such weights OpenVINO also rounds the inputs, to 8 bits
+# in groups of 32 channels, unless `DYNAMIC_QUANTIZATION_GROUP_SIZE` is 0.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · INT8 和 INT4 在哪里划算
@@ -493,15 +506,17 @@ p_int4.reveal(times["INT4"].ratio(times["OpenVINO fp32"]))
 assert times["INT8"].ratio(times["OpenVINO fp32"]) < 0.8
 
 # %% [markdown] tags=["en"]
-# "Least" is bytes over the bandwidth that a large copy reaches here. Two engines may take different times
-# for the same fp32 weights: a row far above its least time is not bound by bytes, but by its kernel or by
-# unpacking; one below it shows that reading alone can be faster than copying, which also writes,
-# or that some weights lie in the CPU's caches. So compare formats within one engine. bf16 in
-# torch has half the bytes, and what it gives depends on the CPU: without instructions for it, it may take
-# many times fp32's time.
+# "Least" is the bytes over the bandwidth that a large copy reaches here. Two engines may take
+# different times for the same fp32 weights, so compare formats within one engine.
 #
-# And where do a prompt and a token lie on this machine's roofline? The same fp32 weights in OpenVINO, for 256
-# tokens at once and for one:
+# - A row far above its least time is limited not by bytes but by its kernel or by unpacking.
+# - A row below it shows that reading alone can be faster than copying, which also writes, or that
+#   some weights lie in the CPU's caches.
+# - bf16 in torch has half the bytes, but its time depends on the CPU: without instructions for it, it
+#   may take many times fp32's time.
+#
+# Where do a prompt and a single token lie on this machine's roofline? The same fp32 weights in
+# OpenVINO, for 256 tokens at once and for one:
 
 # %% [markdown] tags=["zh"]
 # “至少”是字节数除以这台机器大块复制所达到的带宽。同样的 fp32 权重，两个引擎的用时可能不同：远高于下限的那一行，
@@ -522,13 +537,13 @@ for n, timing in measure.time_steps(ours, (256, 1), repeats=3).items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# A prompt's weights are read once for all its tokens, so that arithmetic is what it waits for; a single token
-# reads them all for itself, and uses a small part of this machine's FLOP/s. (The roof is the best that
-# torch's own 1,024 x 1,024 product reached here, not the hardware's limit: another engine's kernel can be
-# faster, and its time then lies below "least".)
+# A prompt's weights are read once for all its tokens, so arithmetic is the limit. A single token
+# reads them all for itself and uses only a small part of this machine's FLOP/s. (The roof is the best
+# that torch's own 1,024 x 1,024 product reached here, not the hardware's limit: another engine's
+# kernel can be faster, and its time then lies below "least".)
 #
-# The price is quality. The same widths, on our symmetric grids, in every linear layer of `stdlib-gpt`, bits per byte of
-# held-out source:
+# The price is quality. We round every linear layer of `stdlib-gpt` to the same bit widths, on our
+# symmetric grids, and measure bits per byte of held-out source:
 
 # %% [markdown] tags=["zh"]
 # 处理提示词时，权重读一遍供所有 token 使用，瓶颈在计算；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
@@ -549,13 +564,16 @@ table(rows, kind="measured")
 # %% [markdown] tags=["en"]
 # ## 6 · A smaller cache: windows, sinks, fewer bits
 #
-# What if the cache keeps the last tokens alone? `stdlib-gpt` was not trained for that. (From here on a window counts the
-# tokens before the newest: 64 keep 65.) A window of 64 costs it much, and the first four tokens of the text bring a fifth to a quarter of that back, four more
-# recent ones next to nothing: softmax weights sum to 1, and what a head has no use for goes to the first
-# tokens (*attention sinks*, Xiao et al. 2024: with four, their large models come back to what a window
-# recomputed for every token gives. That is not the whole text: what lies outside the window stays lost,
-# and the table counts that loss too). You met them in [03](03_sparse_attention.ipynb). The mask stands in
-# the cell:
+# What if the cache keeps only the most recent tokens? `stdlib-gpt` was not trained for that. (From
+# here on a window counts the tokens before the newest: a window of 64 keeps 65.) A window of 64
+# costs much quality. Also keeping the first four tokens of the text recovers a fifth to a quarter
+# of the loss, while four more recent tokens recover next to nothing. Softmax weights sum to 1, and
+# what a head has no use for goes to the first tokens (*attention sinks*, Xiao et al. 2024).
+#
+# With four of these, Xiao et al.'s large models return to the quality of a window that is
+# recomputed for every token. That is not the quality of the whole text: what lies outside the
+# window stays lost, and the table counts that loss too. You met sinks in
+# [03](03_sparse_attention.ipynb). The mask is in the next cell:
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 更小的缓存：窗口、汇聚点、更少的比特
@@ -591,10 +609,10 @@ for window, n_sinks in ((64, 0), (64, 1), (64, 4), (68, 0)):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# (The last row has as many tokens as the one before it, all of them recent.) gpt-oss learns such a place
-# instead: a logit a head that takes weight and gives no value. The mask's twin is
-# `efflab.decoding.sinks`, by its own mask and token by token with a cache of 65 + 4; the learned sink's is
-# `transformers`' gpt-oss:
+# (The last row has as many tokens as the one before it, all of them recent.) gpt-oss learns such a
+# sink instead: one logit per head, which takes weight and adds no value. We compare the mask with
+# `efflab.decoding.sinks`, once using its own mask and once token by token with a cache of 65 + 4
+# tokens, and the learned sink with `transformers`' gpt-oss:
 
 # %% [markdown] tags=["zh"]
 # （最后一行与前一行的 token 数相同，但全是最近的。）gpt-oss 改为学出这样一个去处：每个头一个 logit，只吸收权重，不贡献值。
@@ -625,12 +643,13 @@ rows += measure.compare_twins(ours, {"transformers' gpt-oss, eager": theirs.tran
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# Fewer bits are kinder, if the keys' scales are well placed. A key's
-# channels differ in size, the same ones in every token, so that keys want a scale for each *channel*;
-# values have no such outliers (KIVI, Liu et al. 2024). A scale and a least value for 32 numbers, as in
-# `efflab.decoding.quantized_cache` (in `transformers` such a cache needs one more library). (A
-# channel's scale needs 32 tokens; KIVI keeps the newest tokens in 16 bits, keys and values alike. We
-# round all of them, and count no such rest.)
+# Fewer bits cost much less quality than a window, if the keys' scales run along the right
+# dimension. A key's channels differ in size, and the same ones are large in every token, so keys
+# need a scale for each *channel*; values have no such outliers (KIVI, Liu et al. 2024). Here every
+# 32 numbers have a scale and a least value, as in `efflab.decoding.quantized_cache` (in
+# `transformers` such a cache needs one more library). (A channel's scale needs 32 tokens, so KIVI
+# keeps the newest tokens in 16 bits, both keys and values. We round all tokens and count no such
+# remainder.)
 
 # %% [markdown] tags=["zh"]
 # 只要键的缩放因子选对方向，降低位宽的代价就小得多。键的各通道大小不一，而且每个 token 都是同样几个通道偏大，
@@ -675,9 +694,10 @@ assert by_bits[0] < by_bits[1] < by_bits[3]
 # %% [markdown] tags=["en"]
 # ### All of them side by side
 #
-# One layer of 8 query heads of 64 channels in fp32, its cache in six ways (latent: 256 numbers and a
-# rotary key of 32; the window keeps 1,024 tokens, the newest included, and the first four; 4 bits in groups of 32). Bytes are
-# those of the tensors, after 1,024 to 32,768 tokens:
+# One layer of 8 query heads of 64 channels in fp32, with six kinds of cache. Latent attention
+# caches 256 numbers and a rotary key of 32. The window keeps 1,024 tokens, the newest included, and
+# the first four. The 4 bits are in groups of 32. The table gives the bytes of the actual tensors
+# after 1,024 to 32,768 tokens:
 
 # %% [markdown] tags=["zh"]
 # ### 全部并排比较
@@ -720,34 +740,41 @@ show(figures.cache_times(times))
 assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 
 # %% [markdown] tags=["en"]
-# With fewer heads and with a window time follows bytes, though not in proportion; latent attention and
-# 4 bits do not follow them at all: compare a line's share of 8 heads' time with its share of their
-# bytes. Where a line bends, keys and values likely no longer fit into the CPU's own
-# caches. The window's time stops growing; at 1,024 tokens it holds exactly what 8 key heads hold, and if its
-# time differs there, the order of the calls and the CPU's caches are the likely cause: compare from 16,384 on.
-# Latent attention reads less and computes more: each head
-# multiplies with 288 numbers of a token and then with 256, where 8 key heads have 64 and 64, so that a CPU gains nothing,
-# and may lose; a GPU has arithmetic to spare (section 3). And 4 bits save bytes alone: here the codes are unpacked to
-# fp32 in a step of its own, which takes much longer than reading fp32; only a kernel that unpacks as it
-# multiplies, as servers have, turns these bytes into time.
+# For each line of the figure, compare its share of 8 heads' time with its share of their bytes.
+#
+# - With fewer heads and with a window, time follows bytes, though not in proportion. With latent
+#   attention and with 4 bits it does not follow them at all.
+# - Where a line bends, keys and values likely no longer fit into the CPU's own caches.
+# - The window's time stops growing. At 1,024 tokens it holds exactly what 8 key heads hold; if its
+#   time differs there, the order of the calls and the CPU's caches are the likely cause, so compare
+#   from 16,384 on.
+# - Latent attention reads less and computes more: each head multiplies with 288 numbers per token and
+#   then with 256, where 8 key heads have 64 and 64. So a CPU gains nothing and may lose; a GPU has
+#   arithmetic to spare (section 3).
+# - 4 bits save only bytes here: a separate step unpacks the codes to fp32, which takes much longer
+#   than reading fp32. Only a kernel that unpacks as it multiplies, as servers have, turns the saved
+#   bytes into saved time.
 #
 # ## 7 · Build: let a small model guess
 #
 # If one token reads all weights and does next to no arithmetic, five tokens at once should cost
-# little more (section 8 measures how much more on this machine). So a small *draft* model writes n tokens, the large one reads them in one
-# pass and accepts each with a certain chance (*speculative decoding*, Leviathan et al. 2023). At the first
-# refusal it draws another token in that place and drops the rest; if none is refused, it draws one more. So
-# a pass yields 1 to n + 1 tokens, and their distribution has to be exactly the large model's.
+# little more (section 8 measures how much more on this machine). So a small *draft* model writes n
+# tokens, and the large model reads them in one pass and accepts each with a certain chance
+# (*speculative decoding*, Leviathan et al. 2023). At the first rejection the large model draws
+# another token for that position, and the rest of the draft is dropped; if nothing is rejected, it
+# draws one more token. So a pass yields 1 to n + 1 tokens, and their distribution has to be exactly
+# the large model's.
 #
-# **16-3.** p and q (V,) are the large model's and the draft's probabilities at one place, `token` is
-# what the draft drew from q. Write `accept(p, q, token)` (as `answer_3`): the chance that the token is accepted, as high as
-# can be, and the distribution (V,) from which another is drawn if it is not; both for every token, also
-# where it is always accepted. For p = (0.5, 0.3, 0.2) and q = (0.2, 0.3, 0.5) the chances are 1, 1 and
-# 0.4, and the other token is always the first: it comes with 0.2 · 1 + 0.5 · 0.6 = 0.5.
+# **16-3.** p and q (V,) are the large model's and the draft's probabilities at one position, and
+# `token` is what the draft drew from q. Write `accept(p, q, token)` (as `answer_3`). It returns the
+# chance that the token is accepted, as high as possible, and the distribution (V,) from which another
+# is drawn if it is rejected. Return both for every token, even one that is always accepted. For
+# p = (0.5, 0.3, 0.2) and q = (0.2, 0.3, 0.5) the chances are 1, 1 and 0.4, and the replacement is
+# always the first token: it comes out with probability 0.2 · 1 + 0.5 · 0.6 = 0.5.
 #
-# <details><summary>Hint</summary>A token that the draft draws too often (q > p) may only come through
-# with chance p / q. What is then missing of p, tokens with p > q, is made good by the second draw:
-# p − q where that is positive, divided by its sum.</details>
+# <details><summary>Hint</summary>A token that the draft draws too often (q > p) may be accepted only
+# with chance p / q. What p then lacks, at the tokens with p > q, the second draw makes up: p − q
+# where that is positive, divided by its sum.</details>
 
 # %% [markdown] tags=["zh"]
 # 减少键值头或用窗口时，时间跟着字节减少，但不成比例；潜在注意力和 4 比特则并不跟着字节走：把一条线的用时占 8 个键值头用时的比例，与字节所占的比例对照着看。曲线转折处，多半是键值放不进 CPU
@@ -789,8 +816,8 @@ check("16-3", answer_3)
 # </details>
 
 # %% [markdown] tags=["en"]
-# Ours, and the whole of speculative decoding around it: a pass of the target over a text that the draft
-# has continued. (No cache here, so that the method is all there is to see.)
+# Ours, with the whole of speculative decoding around it: the draft continues a text, and the target
+# (the large model) reads it in one pass. (No cache here, so the code shows the method alone.)
 
 # %% [markdown] tags=["zh"]
 # 我们的写法，以及围绕它的完整投机解码：草稿续写一段文本，目标模型一次前向读完。（这里不用缓存，只看方法本身。）
@@ -823,10 +850,12 @@ def speculate(target, draft, ids, n_draft, rng):
 
 
 # %% [markdown] tags=["en"]
-# A token comes out either because it was drawn and accepted, with min(p, q), or because another was refused,
-# and that adds what is missing to p. So a share of Σ min(p, q) of the draft's tokens is accepted; call its
-# mean α (here over held-out source; the passes below run over text that the model draws itself). With n tokens drafted a pass yields (1 − αⁿ⁺¹) / (1 − α) on average if all places are alike
-# (equation 1 of Leviathan et al.). A draft of the same weights in 4 bits, formula and measurement:
+# A token comes out either because the draft drew it and it was accepted, with probability min(p,
+# q), or because another was rejected, which adds exactly what p lacks. So a share of Σ min(p, q) of
+# the draft's tokens is accepted. Call its mean α (here over held-out source; the passes below run
+# over text that the model draws itself). With n tokens drafted, a pass yields (1 − αⁿ⁺¹) / (1 − α)
+# tokens on average, if all positions are alike (equation 1 of Leviathan et al.). Formula and
+# measurement for a draft of the same weights in 4 bits:
 
 # %% [markdown] tags=["zh"]
 # 某个 token 得以输出，要么是草稿采样到它并被接受，概率为 min(p, q)；要么是别的 token 被拒绝后改采样到它，这恰好补上 p 所缺的部分。
@@ -863,8 +892,9 @@ assert set(lengths) <= {1, 2, 3, 4, 5}
 assert 0.7 < passes.mean / formula < 1.3
 
 # %% [markdown] tags=["en"]
-# The libraries': `efflab.decoding.speculative` with caches, and `transformers`' `assistant_model`. At
-# temperature 0 the text has to be the model's own greedy one, to the last token:
+# Libraries do this too: `efflab.decoding.speculative`, with caches, and `transformers`, with its
+# `assistant_model`. At temperature 0 the text has to equal the model's own greedy continuation,
+# token by token:
 
 # %% [markdown] tags=["zh"]
 # 现成的库：带缓存的 `efflab.decoding.speculative`，以及 `transformers` 的 `assistant_model`。
@@ -886,10 +916,12 @@ assert torch.equal(ours, own)
 assert torch.equal(theirs, own)
 
 # %% [markdown] tags=["en"]
-# Which draft? It has to be cheap and to agree. The table of the logits stays in fp32 and is read at every
-# guess: of what the drafts in 4 and 3 bits read it is about half. If time were bytes, a step with n guesses
-# would take 1 + n c of one without, c the draft's bytes over the model's, and yield as many tokens as the
-# formula above says (1 + n c over them is the inverse of theorem 3.8's):
+# Which draft? It has to be cheap and to agree with the large model. The output embedding table
+# stays in fp32 and is read for every guess: it is about half of what the drafts in 4 and 3 bits
+# read. If time were proportional to bytes, a step with n guesses would take 1 + n c times as long
+# as a step without a draft, where c is the draft's bytes over the model's, and it would yield as
+# many tokens as the formula above says. (1 + n c over that number is the inverse of the speed-up in
+# Leviathan et al.'s theorem 3.8.)
 
 # %% [markdown] tags=["zh"]
 # 用什么当草稿？既要便宜，又要与大模型的分布接近。输出嵌入表仍是 fp32，每起草一个 token 都要读一遍：4 比特和 3 比特的草稿读取的字节里，
@@ -911,17 +943,21 @@ for name, (guess, share) in drafts.items():
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Under 1 in the last column a draft pays *if* a pass over five tokens takes no longer than over one, and
-# time is bytes. Neither is quite so: four tokens at once take longer than one, by how much depends on format and
-# CPU (section 8), and INT4's time falls less than its bytes (section 5). Nothing in this section was
-# timed. The model's own weights in few bits guess well; its first layers alone do not, as nobody trained
-# them to. Real drafts are small models trained on the same text, or heads on the large one.
+# A draft under 1 in the last column pays off *if* a pass over five tokens takes no longer than a
+# pass over one, and if time follows bytes. Neither is quite true: four tokens at once take longer
+# than one (how much longer depends on format and CPU, section 8), and INT4's time falls less than
+# its bytes (section 5). Nothing in this section was timed.
+#
+# The model's own weights in few bits guess well. Its first layers alone do not, because nobody
+# trained them to. Real drafts are small models trained on the same text, or extra heads on the large
+# model.
 #
 # ## 8 · Many texts side by side
 #
-# The other way to give the weights more work: several texts in one step. Tokens a second of all texts
-# (*throughput*) against the time of a step (*latency*), a point for each batch of 1, 4, 16 and 64 texts, here,
-# through the linear layers of section 5, without attention or a cache:
+# The other way to get more work out of the weights is to run several texts in one step. The figure
+# plots the tokens a second of all texts together (*throughput*) against the time of a step
+# (*latency*) on this machine, with a point for each batch of 1, 4, 16 and 64 texts. A step runs the
+# linear layers of section 5, without attention or a cache:
 
 # %% [markdown] tags=["zh"]
 # 最后一列小于 1，草稿就划算，*前提是*一次算五个 token 不比算一个更久，而且时间由字节决定。
@@ -941,25 +977,33 @@ steps = measure.time_steps(some, (1, 4, 16, 64))
 show(figures.batches(steps))
 
 # %% [markdown] tags=["en"]
-# A step of 16 texts takes longer than one of 1, but less than 16 times as long: throughput rises, until
-# arithmetic is the limit and a line turns flat; everybody's wait grows all the way. Caches are not shared
-# like weights: 64 texts have 64. And with many texts the arithmetic counts again: the lead of INT4 and
-# INT8 over fp32 shrinks and can turn into a lag, where their kernels, which unpack weights and round
-# inputs, do fewer FLOPs a second than fp32's. Compare the points of 16 and 64.
+# A step of 16 texts takes longer than a step of 1, but less than 16 times as long. Throughput rises
+# until arithmetic is the limit and the line turns flat, while everybody's wait keeps growing.
+# Caches are not shared as the weights are: 64 texts have 64 caches. With many texts arithmetic
+# counts again: the lead of INT4 and INT8 over fp32 shrinks and can turn into a lag if their
+# kernels, which unpack weights and round inputs, do fewer FLOPs a second than fp32's. Compare the
+# points of 16 and 64.
 #
 # ### Requests that arrive
 #
-# Nobody sends 16 texts at once. Requests come when they come, and nobody knows how long an answer will be,
-# so a server lends cache in *pages* (Kwon et al. 2023): the last page of each text is partly empty, and a page
-# as long as the longest text is what one did before. A simulation (`efflab.decoding.batching`): 200
-# requests at random times, 20 a second on average, far more than can be served at once, prompts and answers of 256 tokens on average, a cache for four of the longest
-# texts, a step's time as INT8's just now. In all rows a waiting request enters between two steps, as soon as
-# all pages that it will need are free (*continuous batching*, Yu et al. 2022): the simulation knows its
-# length, which a server does not (it lends page by page, and puts a text out if none is left). "Lent and
-# empty" counts the pages reached so far, not those held back for the rest of an answer; "wait" is from
-# arrival to the last token. Prompts and reading the cache take no time here. (Section
-# 12's statement simulates another server: 2 requests a second, a cache for eight of the longest, 20 ms a
-# step, eight seeds.)
+# Nobody sends 16 texts at once. Requests arrive one after another, and nobody knows how long an
+# answer will be. So a server lends its cache in *pages* (Kwon et al. 2023), and the last page of each
+# text is partly empty. What servers did before amounts to a page as long as the longest text. We
+# simulate both (`efflab.decoding.batching`):
+#
+# - 200 requests arrive at random times, 20 a second on average, far more than can be served at once.
+#   Prompts and answers have 256 tokens on average.
+# - The cache has room for four of the longest texts. A step takes as long as INT8's just now; prompts
+#   and reading the cache take no time.
+# - In all rows of the table, the next waiting request enters between two steps, as soon as all
+#   pages that it will need are free (*continuous batching*, Yu et al. 2022). The simulation knows
+#   its length. A real server does not: it lends page by page, and preempts a text if no page is
+#   left.
+# - "Lent and empty" counts the pages reached so far, not those reserved for the rest of an answer.
+#   "Wait" is the time from arrival to the last token.
+#
+# (Section 12's statement simulates another server: 2 requests a second, a cache for eight of the
+# longest texts, 20 ms a step, eight seeds.)
 
 # %% [markdown] tags=["zh"]
 # 一步 16 段文本比 1 段慢，但用时不到 16 倍：吞吐上升，直到计算成为瓶颈、曲线变平；每个人等待的时间则一直变长。
@@ -971,7 +1015,7 @@ show(figures.batches(steps))
 # 没有人会同时送来 16 段文本。请求陆续到来，谁也不知道回答会有多长，所以服务器按*页*借出缓存（Kwon 等 2023）：
 # 每段文本的最后一页有一部分空着；从前的做法相当于一页就有最长的文本那么长。下面是模拟（`efflab.decoding.batching`）：
 # 200 个请求在随机时刻到来（平均每秒 20 个，远超能同时处理的数量），提示词与回答平均各 256 个 token，缓存放得下四段最长的文本，一步的时间取刚才测得的 INT8。
-# 各行规则相同：等待的请求所需的页一旦全部空出，它就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
+# 各行规则相同：下一个等待的请求所需的页一旦全部空出，它就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
 # 真正的服务器不知道（它逐页借出，没有空页时就让某段文本先退出）。
 # “借出而空置”只统计目前已用到的页，不计为回答的其余部分预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
 # （第 12 节的论断模拟的是另一台服务器：每秒 2 个请求，缓存放得下八段最长的文本，每步 20 毫秒，八个种子。）
@@ -990,19 +1034,24 @@ table(rows, kind="simulated")
 show(figures.pages(waste))
 
 # %% [markdown] tags=["en"]
-# By hand: a text in pages of p tokens leaves (p − 1) / 2 slots of its last page empty on average. While a text
-# runs, it has 512 tokens here on average: the prompt's 256 and half of an answer, which is counted
-# in each of its steps, so that long ones count more (512 instead of 256). So pages of 16 waste 7.5 / 519.5 =
-# 1.4%. With what is held back for the rest of its answer, a running text has 256 + 512 = 768 slots, a third
-# of them empty (over these 200 requests, in pages of 16, 32%): that is the price of putting no text out.
-# With the same memory, small pages let more texts run side by side. Where a step of more texts takes less
-# than proportionally longer (the figure above, from 4 to about 11), throughput rises and the wait falls;
-# where its line is flat there, neither changes.
+# By hand: a text in pages of p tokens leaves (p − 1) / 2 slots of its last page empty on average.
+# While it runs, a text has 512 tokens here on average: the prompt's 256 and half of the answer. (An
+# answer is counted at each of its steps, so long ones weigh more: their average length is 512 instead
+# of 256.) So pages of 16 waste 7.5 / 519.5 = 1.4%.
+#
+# Counting the slots reserved for the rest of its answer, a running text has 256 + 512 = 768, a third
+# of them empty (over these 200 requests, in pages of 16, 32%). That is the price of preempting no
+# text.
+#
+# With the same memory, small pages let more texts run side by side. If a step's time grows more
+# slowly than its number of texts (see the figure above, from 4 to about 11 texts), throughput rises
+# and the wait falls. If the line is flat there, neither changes.
 #
 # ### Experts
 #
-# Or fewer weights for each token. A router sends it through k of E feed-forwards (Mixtral: 2 of 8; Jiang et
-# al. 2024). The routing in a cell, and `transformers`' Mixtral and efflab's layer with the same weights:
+# One can also use fewer weights for each token: a router sends it through k of E feed-forward
+# networks (Mixtral: 2 of 8; Jiang et al. 2024). The next cell has the routing; below it, we compare
+# it with `transformers`' Mixtral and efflab's layer, with the same weights:
 
 # %% [markdown] tags=["zh"]
 # 手算：文本分成每页 p 个 token，最后一页平均空 (p − 1) / 2 个位置。运行中的文本这里平均有 512 个 token：提示词的 256 个，
@@ -1048,21 +1097,26 @@ with torch.no_grad():
     table(measure.compare_twins(mix_experts(x, *parts, 2), twins), kind="measured")
 
 # %% [markdown] tags=["en"]
-# One token reads a quarter of Mixtral's experts. B texts at once choose differently: if all experts are chosen
-# alike, an expert is read with chance 1 − (1 − k/E)ᴮ, so that a batch of 16 reads 1 − 0.75¹⁶ = 99% of
-# Mixtral's, and 1 − (1 − 8/256)¹⁶ = 40% of deepseek-v3's. Experts are cheap for one text or for very many.
+# One token reads a quarter of Mixtral's experts. The tokens of B texts choose differently: if all
+# experts are equally likely, an expert is read with probability 1 − (1 − k/E)ᴮ. So a batch of 16
+# reads 1 − 0.75¹⁶ = 99% of Mixtral's, and 1 − (1 − 8/256)¹⁶ = 40% of deepseek-v3's. Experts are cheap
+# for one text or for very many.
 #
 # ## 9 · Explore: what serves
 #
-# A model, a device, a format, a context, a batch: tokens a second at most, and what lies in memory. Where
-# the line is dotted, weights and cache do not fit. Your own model: `efflab run 16 -p
-# model=path/to/config.json`. How many texts of 4,096 tokens does an RTX 4090 hold beside Qwen3-8B in
-# INT4, and how many in bf16? (The slider doubles; by hand it is memory less weights, over the cache of one.)
-# Of a model of experts the bound lets all texts of a batch use the same ones. By section 8's formula they
-# read more: 16 texts 36 GB of gpt-oss-20b's weights in bf16, where the bound counts 7.2.
+# For a model, a device, a format, a context and a batch, the explorer shows tokens a second at
+# most, and what lies in memory. Where the line is dotted, weights and cache do not fit. For your
+# own model: `efflab run 16 -p model=path/to/config.json`. How many texts of 4,096 tokens does an
+# RTX 4090 hold beside Qwen3-8B in INT4, and how many in bf16? (Each step of the slider doubles; by
+# hand, divide the memory less the weights by the cache of one text.)
 #
-# <details><summary>Answer</summary>35 and 15, nothing else counted (24 GiB is 25.8 GB). INT4 is every weight here, 4.2 GB; with
-# input and output tables in 16 bits, as released INT4 models often have them, it is 6.1 GB, and 32 texts.</details>
+# For a mixture of experts, the bound lets all texts of a batch use the same experts. By section 8's
+# formula they read more: 16 texts read 36 GB of gpt-oss-20b's weights in bf16, where the bound counts
+# 7.2.
+#
+# <details><summary>Answer</summary>35 and 15, with nothing else counted (24 GiB is 25.8 GB). INT4
+# means every weight here, 4.2 GB. With input and output embedding tables in 16 bits, as released INT4
+# models often have them, the weights take 6.1 GB, and 32 texts fit.</details>
 
 # %% [markdown] tags=["zh"]
 # 一个 token 只读 Mixtral 四分之一的专家。但 B 段文本各选各的：若各专家被选中的机会相同，一个专家被读到的概率是
@@ -1086,15 +1140,21 @@ explore(figures.serving_of(model))
 # %% [markdown] tags=["en"]
 # ## 10 · Predictions that state their error
 #
-# The explorer gives a bound. Its formula, which has no constant of this machine in it, is
-# `measure.serve`. A *prediction* needs constants, and says how far it may be off. Four for each engine
-# and format were fitted to random models on one thread of the authors' CPU (`efflab experiment
-# decoder-steps`): seconds = a layers + b bytes of weights + c FLOPs + d bytes of cache. Forty steps of
-# models that nothing was fitted to were predicted and committed, and only then measured, twice. The
-# first freeze did not meet what was asked (85 % of times inside, high over low at most 2 in the
-# median, no order wrong): five of its eight misses were torch's products of several rows, slower than
-# told. The second counts their weights 1.5 times (fp32) or twice (INT8), was fitted to the first one's
-# times as well, and predicted other models: it met them. Below are the constants of the second; every case stands in [docs/predictions.md](../docs/predictions.md).
+# The explorer gives a bound. Its formula, `measure.serve`, contains no constant of this machine. A
+# *prediction* needs constants, and says how far it may be off. For each engine and format, four
+# constants were fitted to random models on one thread of the authors' CPU (`efflab experiment
+# decoder-steps`): seconds = a layers + b bytes of weights + c FLOPs + d bytes of cache. Then forty
+# steps of models that took no part in the fit were predicted and committed, and only then measured.
+# This was done twice:
+#
+# - The first freeze did not meet what was asked: at least 85 % of times inside their intervals, high
+#   over low at most 2 in the median, no order wrong. Five of its eight misses were torch's products
+#   of several rows, slower than predicted.
+# - The second counts the weights of such products 1.5 times (fp32) or twice (INT8), was fitted to the
+#   first one's times as well, and predicted other models. It met what was asked.
+#
+# Below are the constants of the second freeze; every case is in
+# [docs/predictions.md](../docs/predictions.md).
 
 # %% [markdown] tags=["zh"]
 # ## 10 · 标明误差的预测
@@ -1121,10 +1181,11 @@ table(
 )
 
 # %% [markdown] tags=["en"]
-# `factor` held nine of ten errors when each model was left out of the fit in turn (after Lei et al.
-# 2018). For other models that is a hope, not a guarantee; hence the freezes. A pair is *told* where its
-# two intervals do not overlap. The interval score (Gneiting and Raftery 2007) is the width of an interval
-# of log2 times plus 20 times what was missed, on average; less is better.
+# When each model in turn was left out of the fit, nine of ten errors were within `factor` (after Lei
+# et al. 2018). For other models that is a hope, not a guarantee; hence the freezes. A pair of times
+# counts as *told* if its two intervals do not overlap. The interval score (Gneiting and Raftery 2007)
+# is the width of an interval of log2 times plus 20 times the distance by which a time missed it, on
+# average; lower is better.
 
 # %% [markdown] tags=["zh"]
 # `倍数`：依次留出每个模型再拟合，十次误差中有九次在此倍数之内（仿 Lei 等 2018）。换成别的模型，这只是期望而非保证，
@@ -1143,7 +1204,7 @@ table(
 )
 
 # %% [markdown] tags=["en"]
-# Your own model, predicted and then measured on your machine, in all seven:
+# Your own model, predicted and then measured on your machine, in all seven formats:
 #
 # ```
 # efflab measure path/to/model --text some.txt
@@ -1159,23 +1220,26 @@ table(
 # %% [markdown] tags=["en"]
 # ## 11 · Where it breaks
 #
-# - **Bytes over bandwidth are a bound.** Launching kernels, sampling, networks between cards come on top; a small model
-#   such as `stdlib-gpt` spends most of a token's time between its operators.
-# - **A cache is memory.** Its texts end at different times, and a server that reserves the longest for
-#   each wastes most of it; hence pages (Kwon et al. 2023).
-# - **INT4 costs quality**, in a small model much, and what one text gains by it many texts do not.
-# - **Speculation is for few texts.** With many, the arithmetic is busy, and every refused token was drafted
-#   and checked for nothing; a draft that disagrees is slower even with one.
+# - **Bytes over bandwidth are a bound.** Launching kernels, sampling and networks between cards come
+#   on top. A small model such as `stdlib-gpt` spends most of a token's time between its operators.
+# - **A cache is memory.** Texts end at different times, and a server that reserves the longest length
+#   for each wastes most of it; hence pages (Kwon et al. 2023).
+# - **INT4 costs quality**, especially in a small model, and what one text gains, many texts
+#   together may not.
+# - **Speculation is for few texts.** With many, the arithmetic is busy, and every rejected token was
+#   drafted and checked for nothing. A draft that disagrees is slower even with one text.
 #
 # ## 12 · Verdict
 #
-# The article says nothing of decoding, so no claim of its is judged here. Our own statements are: two by
-# formula, six by rules registered before this notebook computed these cases (`data/rules.toml`,
-# `data/registrations.json`). The cases were new, not all else: a window of 64 had been seen on the same 16
-# texts, INT8's and INT4's speed on another stack of weights, and the same draft with four tokens drafted.
-# The statements do not count among the claims. Of `decoding-bytes` the part by formula is about bytes
-# alone; what is said of time rests on the other two. And `faithful` checks the rule's arithmetic on real
-# probabilities, not the code that draws: that the code keeps to it was seen at temperature 0 alone.
+# The article does not discuss decoding, so none of its claims is judged here. Our own statements are:
+# two by formula, six by rules registered before this notebook computed these cases
+# (`data/rules.toml`, `data/registrations.json`). Only the cases were new: a window of 64 had been
+# seen on the same 16 texts, INT8's and INT4's speed on another stack of weights, and the same draft
+# with four tokens drafted. The statements do not count among the article's claims.
+#
+# In `decoding-bytes`, the part by formula is about bytes alone; the other two parts are about time.
+# `faithful` checks the rule's arithmetic on real probabilities, not the code that draws the tokens:
+# that this code keeps to the rule was checked at temperature 0 only.
 
 # %% [markdown] tags=["zh"]
 # ## 11 · 何时失效
@@ -1249,13 +1313,13 @@ lab.verdict("decoding-speculation", verdicts.decoding_speculation(evidence))
 # %% [markdown] tags=["en"]
 # ## 13 · Exercises
 #
-# **16-4 (performance target).** Write `continue_text(ids, n_new)` (as `answer_4`): the likeliest continuation of ids (1,T)
-# by `stdlib-gpt`, (1, T + n_new), the same tokens as `exercises.continue_plainly`, at least two and a
-# half times faster after 256 tokens.
+# **16-4 (performance target).** Write `continue_text(ids, n_new)` (as `answer_4`): the likeliest
+# continuation of ids (1,T) by `stdlib-gpt`, (1, T + n_new). It gives the same tokens as
+# `exercises.continue_plainly`, at least two and a half times faster after a prompt of 256 tokens.
 #
-# <details><summary>Hint</summary>The prompt once, all at a time: its keys and values are each layer's
-# `heads(norm(x))`. Then `measure.step`, one token at a time, with your cache. (Feeding the prompt
-# token by token is slower than one pass.)</details>
+# <details><summary>Hint</summary>Run the prompt once, in one pass: each layer's keys and values come
+# from its `heads(norm(x))`. Then use `measure.step`, one token at a time, with your cache. (Feeding
+# the prompt token by token is slower than one pass.)</details>
 
 # %% [markdown] tags=["zh"]
 # ## 13 · 练习
@@ -1297,12 +1361,14 @@ check("16-4", answer_4)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **16-5 (open).** The smallest cache that loses at most 0.02 bits per byte:
-# `answer_5 = dict(window=..., sinks=..., key_bits=..., value_bits=...)`. The window counts the tokens before the
-# newest, up to 511; bits are 2 to 16 or None. At most 30% of the 16-bit cache of 512 tokens is asked;
-# how far can you go? (A grid of 32 numbers takes 32 bits for its scale and zero point.)
+# **16-5 (open).** Find the smallest cache that loses at most 0.02 bits per byte:
+# `answer_5 = dict(window=..., sinks=..., key_bits=..., value_bits=...)`. The window counts the tokens
+# before the newest, up to 511; bits are 2 to 16 or None. The target is at most 30% of the 16-bit
+# cache of 512 tokens; how small can you make it? (A grid of 32 numbers takes 32 bits for its scale
+# and zero point.)
 #
-# <details><summary>Hint</summary>Windows lose much and save in proportion; bits lose little down to 4.</details>
+# <details><summary>Hint</summary>A window loses much and saves only in proportion to its width; bits
+# lose little down to 4.</details>
 
 # %% [markdown] tags=["zh"]
 # **16-5（开放题）。** 每字节损失不超过 0.02 比特的最小缓存：
@@ -1330,11 +1396,12 @@ check("16-5", answer_5)
 # %% [markdown] tags=["en"]
 # ## 14 · Recap
 #
-# - A token after a text reads all weights and the text's keys and values; the cache makes it one token's
-#   work instead of the whole text's.
-# - Tokens a second at most: bandwidth over bytes. Fewer bits, fewer keys and a window cut the bytes; more
-#   texts and drafts give the bytes that are read more to do.
-# - Time follows bytes until unpacking, arithmetic or overhead take over: measure, with your batch.
+# - A token after a text reads all weights and the text's keys and values. The cache makes it one
+#   token's work instead of the whole text's.
+# - Tokens a second are at most bandwidth over bytes. Fewer bits, fewer key and value heads and a
+#   window reduce the bytes; more texts and drafts get more work out of each byte read.
+# - Time follows bytes until unpacking, arithmetic or overhead takes over: measure with your own
+#   batch.
 #
 # **References.** Shazeer 2019, *Fast Transformer Decoding*. Pope et al. 2022, *Efficiently Scaling Transformer
 # Inference*. Ainslie et al. 2023, *GQA*. Leviathan et al. 2023, *Fast Inference from Transformers via
@@ -1345,7 +1412,8 @@ check("16-5", answer_5)
 # Predictive Inference for Regression*. Gneiting and Raftery 2007, *Strictly Proper Scoring Rules,
 # Prediction, and Estimation*.
 #
-# **Next:** your own model: `efflab card` and `efflab advise` with the budgets `decode` and `context`.
+# **Next:** your own model, with `efflab card`, and with `efflab advise` and its budgets `decode` and
+# `context`.
 
 # %% [markdown] tags=["zh"]
 # ## 14 · 小结
