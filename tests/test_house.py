@@ -26,7 +26,8 @@ CAPABILITIES = {
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
     "experiments with the power to decide, and what their records come to": 594,
-    "wrong results and refusals by name that reviews of the code found": 263,
+    "wrong results and refusals by name that reviews of the code found": 275,
+    "whose the libraries are that the site carries": 16,
 }
 MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # the room of notebook 16, decoding, beside the sixteen others; its libraries and its statements;
