@@ -830,7 +830,7 @@ check("03-3", longformer_mask)
 # attention's time at 4,096 tokens and w = 128.
 #
 # <details><summary>Hint</summary>128 queries at a time see no more than 128 + 2 w keys: slice these
-# out, and give `F.scaled_dot_product_attention` a mask of that size.</details>
+# out, and give <code>F.scaled_dot_product_attention</code> a mask of that size.</details>
 
 # %% [markdown] tags=["zh"]
 # **03-4（性能目标：4,096 个 token 时胜过全注意力）。** 只用 torch 写出 `window_attention(q, k, v, w)`（赋给 `answer_4`）：
@@ -838,7 +838,7 @@ check("03-3", longformer_mask)
 # 4,096 个 token、w = 128 时，用时至多是全注意力的一半。
 #
 # <details><summary>提示</summary>每次取 128 个查询，它们只看得到至多 128 + 2 w 个键：切出这些键，
-# 再给 `F.scaled_dot_product_attention` 传入同样大小的掩码。</details>
+# 再给 <code>F.scaled_dot_product_attention</code> 传入同样大小的掩码。</details>
 
 # %% tags=["exercise", "ex-03-4"]
 answer_4 = ...  # def answer_4(q, k, v, w): ...

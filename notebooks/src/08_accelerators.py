@@ -116,14 +116,14 @@ show(figures.animation())
 # value per row) and `top` (one per column) enter now. Return the three after one clock. Values that
 # have not arrived yet are 0.
 #
-# <details><summary>Hint</summary>`np.column_stack([left, x[:, :-1]])` moves all of x one cell to
+# <details><summary>Hint</summary><code>np.column_stack([left, x[:, :-1]])</code> moves all of x one cell to
 # the right.</details>
 
 # %% [markdown] tags=["zh"]
 # **08-1.** 实现左边的那一种。写出 `one_clock(x, y, total, left, top)`（赋给 `answer_1`）：`x`、`y` 是每个单元当前的 A 值与 B 值，
 # `total` 是它的累加和；`left`（每行一个）和 `top`（每列一个）此刻进入。返回一个时钟之后的三者。还没到的值是 0。
 #
-# <details><summary>提示</summary>`np.column_stack([left, x[:, :-1]])` 让整个 x 右移一格。</details>
+# <details><summary>提示</summary><code>np.column_stack([left, x[:, :-1]])</code> 让整个 x 右移一格。</details>
 
 # %% tags=["exercise", "ex-08-1"]
 answer_1 = ...  # def answer_1(x, y, total, left, top): return x, y, total
@@ -743,7 +743,7 @@ lab.verdict("fpga-inference", verdicts.fpga_inference(chips))
 # possible.
 #
 # <details><summary>Hint</summary>Lay the dimension of size 5 along a side that 5 cells fill. Three
-# short nested loops over `systolic.gemm_cycles` find the answer.</details>
+# short nested loops over <code>systolic.gemm_cycles</code> find the answer.</details>
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 练习
@@ -751,7 +751,7 @@ lab.verdict("fpga-inference", verdicts.fpga_inference(chips))
 # **08-2，挑战题。** 一次搜索查询有 5 个 token，MiniLM 前馈网络的第一层就是 5 × 384 乘 384 × 1536。
 # 16 × 16 的阵列最好也要 37,967 个周期。在至多 256 个单元里找出行数、列数和数据流，使周期数与可能的最少值相差不到 2%。
 #
-# <details><summary>提示</summary>只有 5 个的那一维，应铺在 5 就能填满的一边。用 `systolic.gemm_cycles` 写三重循环即可找到。</details>
+# <details><summary>提示</summary>只有 5 个的那一维，应铺在 5 就能填满的一边。用 <code>systolic.gemm_cycles</code> 写三重循环即可找到。</details>
 
 # %% tags=["exercise", "ex-08-2"]
 answer_2 = ...  # (rows, cols, "os", "ws" or "is")

@@ -736,8 +736,8 @@ check("14-2", answer_2)
 #
 # <details><summary>Hint</summary>Costs do not add up: after a first change, the others cost something
 # else. Start from the path's recipe and go over it again, swapping one head or window at a time
-# (`lighten.loss(lighten.lighten(points.language_model(), lighten.Recipe(windows, removed)),
-# case_study.calibration())`).</details>
+# (<code>lighten.loss(lighten.lighten(points.language_model(), lighten.Recipe(windows, removed)),
+# case_study.calibration())</code>).</details>
 
 # %% [markdown] tags=["zh"]
 # **14-3（开放题：更好的搜索）。** 本篇的轻量化按“逐个改动、未经训练”的代价挑选改动。请找一个配方，至少去掉 30% 的 FLOPs，
@@ -745,8 +745,8 @@ check("14-2", answer_2)
 # `answer_3 = (windows, removed)`，格式同上；检查时会运行模型。
 #
 # <details><summary>提示</summary>代价并不能简单相加：做了一处改动，其余改动的代价就变了。从现有配方出发再走一遍，
-# 每次换一个头或窗口（`lighten.loss(lighten.lighten(points.language_model(), lighten.Recipe(windows, removed)),
-# case_study.calibration())`）。</details>
+# 每次换一个头或窗口（<code>lighten.loss(lighten.lighten(points.language_model(), lighten.Recipe(windows, removed)),
+# case_study.calibration())</code>）。</details>
 
 # %% tags=["exercise", "ex-14-3"]
 answer_3 = ...  # (windows, removed)

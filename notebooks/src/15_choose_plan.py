@@ -547,7 +547,7 @@ p_game.reveal(round(measure.entries()[0]["bits"], 2))
 # FFN it is small enough, but its bits per byte are too high.
 #
 # <details><summary>Hint</summary>Not every FFN tolerates 3 bits: give each layer its own number. One bit less
-# for the token table saves more than one bit less for one FFN, and `act_order` costs no bytes.</details>
+# for the token table saves more than one bit less for one FFN, and <code>act_order</code> costs no bytes.</details>
 
 # %% [markdown] tags=["zh"]
 # 我们最好的方案给注意力和最后两层 FFN 各 5 比特，其余 FFN 和位置表 4 比特，token 表 6 比特；用窗口不损失质量的层就用窗口，还去掉了 2% 的 FFN 神经元。它的第一名其实是并列：
@@ -558,7 +558,7 @@ p_game.reveal(round(measure.entries()[0]["bits"], 2))
 # **15-2（挑战题）。** 再压小些：把 `stdlib-gpt` 压进 **1.65 MB**，且每字节不超过 **1.09** 比特。`answer_2` 是一个招式字典。
 # 第 9 节的招式得到的文件太大；所有 FFN 都用 3 比特，文件够小，质量却不够。
 #
-# <details><summary>提示</summary>不是每一层 FFN 都受得了 3 比特：给每层单独定一个数。token 表少 1 比特，省下的比一层 FFN 少 1 比特还多；`act_order` 不占字节。</details>
+# <details><summary>提示</summary>不是每一层 FFN 都受得了 3 比特：给每层单独定一个数。token 表少 1 比特，省下的比一层 FFN 少 1 比特还多；<code>act_order</code> 不占字节。</details>
 
 # %% tags=["exercise", "ex-15-2"]
 answer_2 = ...  # dict(attention=..., ...)

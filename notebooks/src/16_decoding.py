@@ -320,7 +320,7 @@ table(rows, kind="computed")
 # H, and H/G consecutive query heads share a key and a value head. Return (B,H,1,D).
 #
 # <details><summary>Hint</summary>Either repeat each key and value head H/G times
-# (`repeat_interleave`), or, without copying a key, view q as (B,G,H/G,D): a group's queries are rows
+# (<code>repeat_interleave</code>), or, without copying a key, view q as (B,G,H/G,D): a group's queries are rows
 # of one product.</details>
 
 # %% [markdown] tags=["zh"]
@@ -332,7 +332,7 @@ table(rows, kind="computed")
 # **16-2.** 写出 `grouped(q, k, v)`（赋给 `answer_2`）：q 为 (B,H,1,D)，k、v 为 (B,G,S,D)，G 整除 H，相邻的 H/G 个查询头共用一个键值头。
 # 返回 (B,H,1,D)。
 #
-# <details><summary>提示</summary>可以把每个键值头重复 H/G 次（`repeat_interleave`）；也可以不复制键，
+# <details><summary>提示</summary>可以把每个键值头重复 H/G 次（<code>repeat_interleave</code>）；也可以不复制键，
 # 把 q 看作 (B,G,H/G,D)：同组的查询就是同一次乘积里的各行。</details>
 
 # %% tags=["exercise", "ex-16-2"]
@@ -1318,7 +1318,7 @@ lab.verdict("decoding-speculation", verdicts.decoding_speculation(evidence))
 # `exercises.continue_plainly`, at least two and a half times faster after a prompt of 256 tokens.
 #
 # <details><summary>Hint</summary>Run the prompt once, in one pass: each layer's keys and values come
-# from its `heads(norm(x))`. Then use `measure.step`, one token at a time, with your cache. (Feeding
+# from its <code>heads(norm(x))</code>. Then use <code>measure.step</code>, one token at a time, with your cache. (Feeding
 # the prompt token by token is slower than one pass.)</details>
 
 # %% [markdown] tags=["zh"]
@@ -1327,7 +1327,7 @@ lab.verdict("decoding-speculation", verdicts.decoding_speculation(evidence))
 # **16-4（性能目标）。** 写出 `continue_text(ids, n_new)`（赋给 `answer_4`）：`stdlib-gpt` 对 ids (1,T) 的最可能续写 (1, T + n_new)，
 # 与 `exercises.continue_plainly` 的 token 相同，在 256 个 token 之后加速比至少为 2.5。
 #
-# <details><summary>提示</summary>提示词部分一次前向算完：各层的键和值就是 `heads(norm(x))` 的结果。然后用 `measure.step`
+# <details><summary>提示</summary>提示词部分一次前向算完：各层的键和值就是 <code>heads(norm(x))</code> 的结果。然后用 <code>measure.step</code>
 # 配上你的缓存，一次一个 token。（逐个 token 喂入提示词，比一次前向慢。）</details>
 
 # %% tags=["exercise", "ex-16-4"]
