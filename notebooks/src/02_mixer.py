@@ -497,8 +497,8 @@ table(rows, kind="computed")
 # - **Text.** Sentences have many lengths, and a language model must not look ahead, whereas token
 #   mixing as it stands sees all positions at once. The second problem can be fixed: a single mixing
 #   matrix between positions, as in gMLP, sees only earlier ones if it is lower-triangular. But the
-#   number of positions stays fixed, and the model has to be trained from scratch. The two language
-#   models on our board are already trained and cannot take it, so Mixer gets no point there.
+#   number of positions stays fixed, and the model has to be trained from scratch. The two models on
+#   our board are already trained and cannot take it, so Mixer gets no point there.
 
 # %% [markdown] tags=["zh"]
 # 一开始就取 d = 384 的 Mixer，图像越大省得越多；从 224 像素扩大而来的则越省越少，到 672 像素就不再节省。
@@ -507,7 +507,7 @@ table(rows, kind="computed")
 # 还有两点限制。**顺序：** 打乱图像块，Mixer 看到的就是另一张图，哪怕没有位置嵌入。它也正因此
 # 不需要位置嵌入。**文本：** 句子长短不一，语言模型又不能偷看后文，而这里的 token 混合一次看到所有位置。
 # 后一点可以补救：像 gMLP 那样只用一个混合位置的矩阵，取下三角就只看前文。但位置数仍然固定，而且要重新训练：
-# 总榜上的两个语言模型已经训练好，不能直接换上它，所以榜上没有 Mixer 的点。
+# 总榜上的两个模型已经训练好，不能直接换上它，所以榜上没有 Mixer 的点。
 
 # %% [markdown] tags=["en"]
 # ## 7 · Verdict

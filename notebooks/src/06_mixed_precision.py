@@ -498,7 +498,8 @@ show(figures.zeroing_figure(zeroing, summing))
 # **16 bytes**.
 #
 # *Autocast* keeps all of that in fp32 and makes 16-bit copies of the matrices on the fly:
-# 16 + 2 = **18**. The other recipe, a 16-bit model with *master weights* (Micikevicius; ZeRO), has
+# 16 + 2 = **18**. The other recipe (a *recipe* says in which format weights, gradients, moments and
+# arithmetic are), a 16-bit model with *master weights* (Micikevicius; ZeRO), has
 # weight 2, gradient 2, master weight 4, moments 8: **16** again (18 in Megatron, with fp32
 # gradients). Neither recipe halves anything here. Why keep a master copy? In bf16, 1 + 1/512 is 1:
 # an update smaller than half the spacing between numbers is rounded away.
@@ -979,7 +980,7 @@ check("06-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **06-3 (open: beat this verdict).** The verdict says that mixed precision does not halve the
+# **06-3 (open: beat this verdict).** The verdict on `amp-memory` says that mixed precision does not halve the
 # memory of a whole step. Come as close to half as you can, by any recipe: write `answer_3(model)`,
 # which returns the model and an optimizer for it, both changed as you like. Two training steps,
 # counted from the first tensor on, may take at most 60 % of fp32's bytes, and after 60 steps of a
@@ -990,7 +991,7 @@ check("06-2", answer_2)
 # dtype of the parameters that it is given.</details>
 
 # %% [markdown] tags=["zh"]
-# **06-3（开放题：推翻这个结论）。** 结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
+# **06-3（开放题：推翻这个结论）。** `amp-memory` 的结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
 # 写出 `answer_3(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，训练两步所占的字节不超过 fp32 的 60%；
 # 微型模型训练 60 步之后，损失最多比 fp32 高 0.05 nat。你能压到多低？试试更少的矩、8 比特的矩、以差值形式保存的主权重。
 #

@@ -59,14 +59,14 @@ lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusi
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# One block, with everything written out, is 46 operations for XLA: 6 matrix products and 40 others,
+# One block, *written out* (LayerNorm, softmax and GELU as single operations on arrays), is 46 operations for XLA: 6 matrix products and 40 others,
 # of which the two LayerNorms account for 22. Reshapes, transposes and broadcasts do not count.
 # However much is fused, at least six kernels remain for the products.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# 一个块完全展开后，交给 XLA 的是 46 个算子：6 次矩阵乘法和 40 个其他算子，其中两个 LayerNorm 占 22 个。
+# 一个块完全展开后（LayerNorm、softmax 和 GELU 都写成一个个数组算子），交给 XLA 的是 46 个算子：6 次矩阵乘法和 40 个其他算子，其中两个 LayerNorm 占 22 个。
 # 变形、转置和广播不计。无论怎样融合，矩阵乘法至少还占 6 个内核。
 
 # %%

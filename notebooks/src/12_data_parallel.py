@@ -214,7 +214,7 @@ table(rows, kind="measured", digits=2)
 # by rank r to rank r + 1. In the end, every rank must have every sum, and no rank may have sent
 # more than 2 (n - 1) parts.
 #
-# <details><summary>Hint</summary>Two laps of n − 1 steps. In step s of the first lap, rank r sends
+# <details><summary>Hint</summary>Two laps of n − 1 steps, counted from 0. In step s of the first lap, rank r sends
 # part r − s, and rank r + 1 adds it to its own; collect what all ranks send before you add. In the
 # second lap, rank r sends part r + 1 − s, and rank r + 1 replaces its own with it. All indices are
 # modulo n.</details>
@@ -249,7 +249,7 @@ table(rows, kind="measured", digits=2)
 # `send(r, i)` 返回它的副本，并计为 rank r 发给 rank r + 1 的一段。
 # 最后每个 rank 都要有全部的和，且发送不超过 2 (n - 1) 段。
 #
-# <details><summary>提示</summary>两圈，各 n − 1 步。第一圈第 s 步，rank r 发送第 r − s 段，rank r + 1 加到自己的那段上；
+# <details><summary>提示</summary>两圈，各 n − 1 步，从 0 数起。第一圈第 s 步，rank r 发送第 r − s 段，rank r + 1 加到自己的那段上；
 # 要先取完所有 rank 发出的段再相加。第二圈 rank r 发送第 r + 1 − s 段，rank r + 1 用它替换自己的。下标都对 n 取模。</details>
 
 # %% tags=["exercise", "ex-12-1"]
@@ -725,7 +725,7 @@ check("12-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **12-3 (open: beat this verdict).** The verdict's ranks send whole gradients. Send at most an
+# **12-3 (open: beat `ddp-equal`).** There, ranks send whole gradients. Send at most an
 # eighth of those bytes. Write `answer_3 = (encode, decode)`: `encode(gradient, key)` returns a
 # tuple of tensors, which is all that is sent, and `decode(payload, shape)` turns it back into a
 # gradient. `key` is (rank, parameter's name), in case you want to remember something. Four ranks,
@@ -737,7 +737,7 @@ check("12-2", answer_2)
 # with their positions, and add what was not sent to the next step's gradient.</details>
 
 # %% [markdown] tags=["zh"]
-# **12-3（开放题：推翻这个结论）。** 结论里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
+# **12-3（开放题：推翻 `ddp-equal`）。** 那里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
 # `encode(gradient, key)` 给出一个张量元组，即发送的全部内容；`decode(payload, shape)` 再把它变回梯度。
 # `key` 是（rank，参数名），想记住点什么时可以用。4 个 rank 由一个进程模拟，训练 24 步；最后 8 步的平均损失
 # 最多比发送完整梯度时高 0.05 nat。（如果你的答案会记住东西，每次检查前请先重新运行它的单元格。）你最少能用多少字节？

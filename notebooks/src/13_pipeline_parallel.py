@@ -168,8 +168,8 @@ table(rows, kind="measured", digits=2)
 #
 # ## 3 · Cut between: the same model again
 #
-# PyTorch's pipeline on 2 and 4 ranks, with the batch cut into four micro-batches, against one
-# process. We run two schedules: `gpipe` does all forward passes and then all backward passes;
+# PyTorch's pipeline on 2 and 4 ranks, with the batch cut into four micro-batches (equal
+# parts that pass through the stages one after the other), against one process. We run two schedules: `gpipe` does all forward passes and then all backward passes;
 # `1f1b` alternates one forward and one backward pass (section 5):
 
 # %% [markdown] tags=["zh"]
@@ -178,7 +178,7 @@ table(rows, kind="measured", digits=2)
 #
 # ## 3 · 在层间切：还是同一个模型
 #
-# PyTorch 的流水线，2 个和 4 个 rank，四个微批次，与单进程比较。两种次序：`gpipe` 先做完全部前向再做反向，
+# PyTorch 的流水线，2 个和 4 个 rank，批次切成四个微批次（大小相等的几份，依次流过各阶段），与单进程比较。两种次序：`gpipe` 先做完全部前向再做反向，
 # `1f1b` 一次前向、一次反向交替（第 5 节）：
 
 # %% tags=["nbval-ignore-output"]
@@ -744,7 +744,7 @@ for pool in pools.values():
 # %% [markdown] tags=["en"]
 # ## 12 · Exercises
 #
-# **13-3 (open: beat this verdict).** One of four stages takes 1.5 times as long as the others
+# **13-3 (open: beat `pipe-balance`).** One of four stages takes 1.5 times as long as the others
 # (forward passes of 2/3, 1, 2/3, 2/3; backward passes twice as long). Write orders for 8
 # micro-batches with which a step takes no longer than 1F1B's on *balanced* stages (0.75 each).
 # `("I", i)` and `("W", i)`, half a B each, are allowed; a rank may hold all 8 micro-batches. A
@@ -757,7 +757,7 @@ for pool in pools.values():
 # %% [markdown] tags=["zh"]
 # ## 12 · 练习
 #
-# **13-3（开放题：推翻这个结论）。** 四个阶段之一的耗时是其他的 1.5 倍（前向为 2/3、1、2/3、2/3，反向都是前向的两倍）。为 8 个微批次写出次序，
+# **13-3（开放题：推翻 `pipe-balance`）。** 四个阶段之一的耗时是其他的 1.5 倍（前向为 2/3、1、2/3、2/3，反向都是前向的两倍）。为 8 个微批次写出次序，
 # 使一步的用时不超过*均衡*阶段（各 0.75）上的 1F1B。可以用 `("I", i)` 和 `("W", i)`，各相当于半个 B；一个 rank 可以保存全部 8 个微批次。
 # 更好的调度只是抵消了不均衡的代价，并没有消除不均衡：同样的次序在均衡的阶段上要多久？
 #

@@ -1145,7 +1145,7 @@ explore(figures.serving_of(model))
 # constants were fitted to random models on one thread of the authors' CPU (`efflab experiment
 # decoder-steps`): seconds = a layers + b bytes of weights + c FLOPs + d bytes of cache. Then forty
 # steps of models that took no part in the fit were predicted and committed, and only then measured.
-# This was done twice:
+# Such a set of predictions is called a *freeze* here. There are two:
 #
 # - The first freeze did not meet what was asked: at least 85 % of times inside their intervals, high
 #   over low at most 2 in the median, no order wrong. Five of its eight misses were torch's products
