@@ -172,7 +172,7 @@ crossing.reveal(cost.crossing_length(PRESETS["bert-base"], "linear"))
 # 训练一个稠密模型，每个参数、每个 token 大约需要 6 次浮点运算，前向 2 次，
 # 反向 4 次（编码器-解码器模型是 3 次，因为一个 token 只经过一半参数）。从 BERT-large 到 PaLM，
 # 三年半里最大的模型扩大了上千倍。比 PaLM 早一个月的 Chinchilla 表明，同样的计算量用在更小的模型、
-# 更多的文本上更划算：到本图截止的 2024 年 7 月，图中再没有比 PaLM 更大的稠密模型，
+# 更多的文本上更划算。到本图截止的 2024 年 7 月，图中再没有比 PaLM 更大的稠密模型，
 # 训练计算量却仍在增长。（图中不含混合专家模型 MoE，它的每个 token 只经过一部分参数；
 # 这类模型的*总*参数量仍在增长：2024 年 12 月的 DeepSeek-V3 总参数 6710 亿，每个 token 激活 370 亿。）
 
@@ -196,12 +196,12 @@ table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
 # How fast is it? We take the fastest matrix product and the fastest copy of a large array that we see
 # in two seconds. These two numbers bound what follows: hardly any program computes faster than the
 # first or reads main memory faster than the second. (Data that stays in a cache arrives faster;
-# section 9 shows examples.)
+# section 9 comes back to this.)
 
 # %% [markdown] tags=["zh"]
 # 它有多快？取两秒之内最快的一次矩阵乘法，和最快的一次大数组拷贝。这两个数就是后文的上限：
 # 程序的计算速度很难超过前者，从主存取数的速度很难超过后者。（留在缓存里的数据来得更快，
-# 第 9 节会遇到。）
+# 第 9 节会再谈到。）
 
 # %% tags=["nbval-ignore-output"]
 machine = measure.machine()
@@ -503,9 +503,9 @@ table(rows, kind="computed")
 # network, 6 C F (a third matrix makes the gate that multiplies the inner values). So n = 1.25 C +
 # 1.5 F.
 #
-# Does the arithmetic predict the time? We time one layer of `stdlib-gpt` in three parts: its
-# projections and feed-forward network, which grow with n; PyTorch's fused attention; and attention
-# written out as in the formula, with the whole matrix of scores in memory.
+# Does the arithmetic predict the time? We time one layer of `stdlib-gpt`: its projections and
+# feed-forward network, which grow with n; PyTorch's fused attention; and attention written out as
+# in the formula, with the whole matrix of scores in memory.
 
 # %% [markdown] tags=["zh"]
 # 四个旧模型没有一个到达自己的交点：取各自最长的输入，平方部分只占 BERT-base 各层计算量的 10%，

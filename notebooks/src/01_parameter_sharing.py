@@ -305,7 +305,7 @@ p_time.reveal(100 * (1 - forward.ratios["all"].mean))
 # %% [markdown] tags=["zh"]
 # 下降的：参数、文件大小，以及训练时的权重、梯度和优化器状态。不变的：计算量和激活值。
 # 时间也不变，除非缓存帮忙：同一层的权重用十二遍，可能直接取自缓存，而十二层各自的权重要从内存取；
-# 优化器要更新的权重也更少。所以，与你的预测对照的那个百分数，要和比值的区间一起看：区间若包含 1，或碰到 A/A 噪声带（原模型与自己交替计时，
+# 训练时，优化器要更新的权重也更少。所以，与你的预测对照的那个百分数，要和比值的区间一起看：区间若包含 1，或碰到 A/A 噪声带（原模型与自己交替计时，
 # 其比值的波动范围），前向计算省下的时间就无法与噪声区分。
 # 原文称共享是*降低计算量*的核心手段：**它压缩的其实是存储。**
 # 当权重需要下载、需要放进很小的内存，或需要在设备之间传输时，它才有用。
@@ -432,12 +432,13 @@ table(rows, kind="recorded", digits=4)
 #   to 0.0386). One whole layer used six times costs 0.271 (0.266 to 0.277).
 # - Sharing in **half** of the layers costs 0.0229 (0.0158 to 0.03). That is not nothing, but the
 #   interval spans the bar of 0.02, so this part is undecided.
-# - The step **from half to all** costs 0.0611 (0.0525 to 0.0696), surely more than the bar.
+# - The step **from half to all** costs another 0.0611 (0.0525 to 0.0696), surely more than the
+#   bar.
 #
 # Sharing in half of the layers removes two of the six projections; sharing in all of them removes
-# three more. Each of those three costs 1.78 times as much as each of the first two (0.0089 nats
-# more), so the curve does bend. Three points do not say where: models with 2, 4 and 5 sharing
-# layers were not trained that long, and only the first layers were ever shared.
+# three more. On average, each of those three costs 1.78 times as much as each of the first two
+# (0.0089 nats more), so the curve does bend. Three points do not say where: models with 2, 4 and 5
+# sharing layers were not trained that long, and only the first layers were ever shared.
 #
 # Section 3 has more evidence: ALBERT shared the *whole* attention sub-block, QKV included, in all
 # 12 layers of a BERT-base. The score went from 82.3 to 81.6 with an embedding of 768, and from 81.6
@@ -448,7 +449,7 @@ table(rows, kind="recorded", digits=4)
 # 代价是逐种子与“六个各自的投影”相比得出的（12 个种子，95% 区间，Student t），初始权重和各批数据都相同。**两个对照都显出了效应**：
 # 去掉注意力，损失高 0.0314 nat（0.0241 至 0.0386）；同一整层用六次，代价为 0.271（0.266 至 0.277）。
 # **一半**的层共用，代价为 0.0229（0.0158 至 0.03）：并非没有代价，区间又跨过 0.02 这一界限，所以这一部分未定。
-# **从一半到全部**，代价为 0.0611（0.0525 至 0.0696），确定超过界限。共用到一半省去六个投影中的两个，
+# **从一半到全部**，代价再增加 0.0611（0.0525 至 0.0696），确定超过界限。共用到一半省去六个投影中的两个，
 # 再到全部又省去三个，平均每个的代价是前者的 1.78 倍（每个多 0.0089 nat）：曲线确实拐了弯。
 # 但三个点说不出在哪里拐：2、4、5 层没有训练这么久，而且共享的总是最前面的几层。
 #
@@ -487,8 +488,8 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 #
 # - `package`: which of 64 modules of the library does a docstring come from?
 # - `returns`: does its function return a value?
-# - `takes`: does the function take an argument besides `self`? (`*args` and keyword-only arguments
-#   do not count.)
+# - `takes`: does the function take an argument besides `self`? (`*args`, `**kwargs` and
+#   keyword-only arguments do not count.)
 # - retrieval: find a function's code by its docstring (no head needed), among the 60 functions of
 #   the board. The measure is the *mean reciprocal rank* (MRR): 1 if the right code always comes
 #   first, 1/2 if it always comes second. MRR falls as candidates are added, so it can only be
@@ -524,7 +525,7 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 #
 # - 所属包（`package`）：一段文档字符串来自标准库 64 个模块中的哪一个？
 # - 有无返回值（`returns`）：它的函数有没有返回值？
-# - 有无参数（`takes`）：函数除 `self` 外是否还有参数？（`*args` 和只能按关键字传入的不算。）
+# - 有无参数（`takes`）：函数除 `self` 外是否还有参数？（`*args`、`**kwargs` 和只能按关键字传入的不算。）
 # - 检索：由文档字符串找到对应的代码（不需要任务头），候选是总榜所用的 60 个函数。指标是*平均倒数排名*
 #   （mean reciprocal rank，MRR）：正确代码总是排第一，得 1；总是排第二，得 1/2。候选越多，MRR 越低，
 #   只有候选相同时才能比较：同一个编码器，在第 10 篇的 120 个函数里、在第 09 篇的 300 和 931 个函数里，得分都更低。
@@ -588,7 +589,7 @@ table(rows, kind="recorded")
 
 # %% [markdown] tags=["zh"]
 # 先看**对照**，即“所属包”一项中随机权重的一行。它的区间若没有整个高于 5 个百分点，按规则这一部分就*未定*。
-# 若整个高于，就由前三行决定：每个任务的整个区间都不超过 5，论断才成立；有一个区间整个在 5 以上，论断就不成立。
+# 若整个高于，就由前三行决定：每个任务的整个区间都不超过 5，这一部分才成立；有一个区间整个在 5 以上，就不成立。
 # 最后一列是要把这一行与 5 个百分点区分开所需的文本数：只有区间跨过界限的行，才需要比现有的 2,394 段更多。
 #
 # 下面在本机用同样的四折重做一个种子的任务头。标准库的文本相同，答对的也应是同样那些文本，
@@ -835,7 +836,7 @@ check("01-4", answer_4)
 # - 共享所有层，BERT-base 的参数减少 71%，论文中的平均分因此低 1.5 至 2.5 分；ALBERT 总共减少的 89% 中，其余来自嵌入分解。
 # - 文件、权重、梯度和优化器状态随参数一起变小；计算量和激活值不变；除去缓存的影响，时间也不变：想更快，就得少算。
 # - 在我们的小模型还用不上注意力时，一半或全部的层共用 QKV，代价都不超过换一个随机种子。
-#   训练步数增至十倍之后，从一半到全部的代价在每 token 0.02 nat 以上；共用一半的代价恰好约为 0.02，因而未定。
+#   训练步数增至十倍之后，从一半到全部的代价在每 token 0.02 nat 以上；共用一半的代价约为 0.02，因而未定。
 #   训练好之后才共享、又不再训练，各层就彼此不合（短暂再训练能否补救，我们没有试）。
 # - n 个任务复用一个编码器，权重占的内存降到约 1/n；只有各任务读同样的文本时，时间才降到约 1/n。
 #   质量上的代价因任务而异：我们的三个任务里，两个低 5 个百分点（正好在界限上），一个低 7 个。要用足够多的文本实测，并用对照证明有下降就看得出来。

@@ -241,7 +241,7 @@ table(rows, digits=4, kind="computed")
 # | token 混合：升维与降维，每个通道一次 | 4 S C d | 2 S d |
 #
 # 两者都保留处理通道的网络，宽度为 C 的四倍：16 S C²。论文的模型都取 d = C / 2，所以 token 混合是 2 S C²。
-# 总和除以 S C²：Mixer 一层是 2 + 16 = 18，ViT 一层是 8 + 16 + 4 S / C。
+# 总和除以 S C²：Mixer 一层是 2 + 16 = 18，ViT 一层是 8 + 16 + 4 S / C。Mixer 与 ViT 之比为：
 #
 # - 图像块很少，S 远小于 C：18 / 24 = 0.75。
 # - 224 像素的 B/16，S = 196，C = 768：18 / 25.0 = 0.72。
@@ -269,7 +269,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 
 # %% [markdown] tags=["en"]
 # (Our ViT-B/16 averages its patches as Mixer does, and has no class token.) FLOPs fall by less than
-# a third, and so do parameters: per parameter, a Mixer does nearly as much arithmetic as a ViT.
+# a third, and so do parameters: per parameter, a Mixer does about as much arithmetic as a ViT.
 # Token mixing itself is several times cheaper than attention (exercise 02-3), but most of a layer
 # is channel mixing, and that stays as it was.
 #
@@ -496,7 +496,7 @@ table(rows, kind="computed")
 #   embeddings; that is why it needs none.
 # - **Text.** Sentences have many lengths, and a language model must not look ahead, whereas token
 #   mixing as it stands sees all positions at once. The second problem can be fixed: a single mixing
-#   matrix between positions, as in gMLP, sees only earlier ones if it is lower-triangular. But the
+#   matrix between positions, as in gMLP, does not look ahead if it is lower-triangular. But the
 #   number of positions stays fixed, and the model has to be trained from scratch. The two models on
 #   our board are already trained and cannot take it, so Mixer gets no point there.
 
@@ -506,7 +506,7 @@ table(rows, kind="computed")
 #
 # 还有两点限制。**顺序：** 打乱图像块，Mixer 看到的就是另一张图，哪怕没有位置嵌入。它也正因此
 # 不需要位置嵌入。**文本：** 句子长短不一，语言模型又不能偷看后文，而这里的 token 混合一次看到所有位置。
-# 后一点可以补救：像 gMLP 那样只用一个混合位置的矩阵，取下三角就只看前文。但位置数仍然固定，而且要重新训练：
+# 后一点可以补救：像 gMLP 那样只用一个混合位置的矩阵，取下三角就看不到后文。但位置数仍然固定，而且要重新训练：
 # 总榜上的两个模型已经训练好，不能直接换上它，所以榜上没有 Mixer 的点。
 
 # %% [markdown] tags=["en"]

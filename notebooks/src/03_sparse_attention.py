@@ -272,7 +272,7 @@ table([recorded_row, recorded_row | dict(ratio=now, kind="measured")])
 # %% [markdown] tags=["zh"]
 # ## 5 · 叠起来能看多远？
 #
-# 一个 token 看到 w 个邻居，而这些邻居在前一层又各自看过 w 个邻居，所以 L 层每侧能看到 L · w 个 token。
+# 一个 token 每侧看到 w 个邻居，而这些邻居在前一层每侧又各自看过 w 个，所以 L 层每侧能看到 L · w 个 token。
 # 下图是实测的：对中间那个 token 的输出求梯度，标出梯度不为零的输入位置。
 
 # %%
@@ -399,7 +399,7 @@ show(figures.recall_figure(windows, full_recall, reach=8 * measure.N_LAYER))
 # The cliff stands where the reach ends: at 24 tokens the answer arrives, at 25 the model guesses.
 # More training would not help, since no path leads there. With full attention, the same training
 # recalls at every distance, with few mistakes. (Training takes at most 500 steps of 32 texts. It
-# stops early after 20 steps in a row without a mistake, which a model with windows cannot reach.
+# stops early after 20 steps in a row without a mistake, which the model with windows cannot reach.
 # Error bars: the wider of Student's t over three seeds and the binomial interval over all texts.)
 #
 # Too few training steps also make a cliff, *inside* the reach, which is easily mistaken for the
@@ -477,9 +477,9 @@ table(rows_trained, kind="recorded", digits=3)
 # not cover. These steps read 3% of the tokens that the model was trained on; more were not tried.
 #
 # Longformer's window of 512 (as the paper counts: 256 on each side) was as wide as all that RoBERTa
-# had seen. After 2,000 steps of 262,144 tokens each, on texts of 4,096 tokens, its loss was below
-# RoBERTa's; that is 1,280 times what these steps read. (The record's excerpts are drawn at random,
-# while the board's are evenly spaced, so the first row is not quite the board's.)
+# had seen. After 2,000 steps of 262,144 tokens each (in all 1,280 times what our 200 steps read),
+# on texts of 4,096 tokens, its loss was below RoBERTa's. (The record's excerpts are drawn at
+# random, while the board's are evenly spaced, so the first row is not quite the board's.)
 
 # %% [markdown] tags=["zh"]
 # 窗口造成的损失补回了三分之二，而 FLOPs 少五分之一（第 14 篇有计数；若只计可见的配对，则少八分之一）。200 步之后还差三分之一，
@@ -874,7 +874,7 @@ check("03-4", answer_4)
 # ## 扫描窗口宽度
 #
 # 只看一个宽度说明不了多少问题。`efflab sweep` 用下图中的每个宽度各运行了一遍本篇，曲线是存档；星号是你自己的这次运行。
-# 质量取 `stdlib-gpt` 在 512 个 token 上的结果，不重新训练；时间取长度为 `max_len` 时注意力的耗时，与同一次运行中的全注意力相比。
+# 质量取 `stdlib-gpt` 在 512 个 token 上的结果，不重新训练；时间取长度为 `max_len` 时窗口注意力的耗时，与同一次运行中的全注意力相比。
 
 # %% tags=["nbval-ignore-output"]
 longest = costs[-1].times

@@ -646,7 +646,7 @@ table(rows, kind="measured")
 # - **A span is not a need.** A head keeps its span even where the input has nothing that far back.
 #   And once training has shortened a span, it stays short when an input needs more.
 # - **Trimming is by layer.** A kernel that took each head's own span would compute only the share
-#   of keys that heads *need* in section 6's table; ours computes the share in its last column.
+#   of keys that heads *need* in section 6's table; ours computes the share in column *keys computed*.
 #
 # ## 10 · Verdict
 
@@ -656,7 +656,7 @@ table(rows, kind="measured")
 # - **跨度不等于需要。** 即使某段输入远处什么也没有，头的跨度照旧；
 #   而跨度一旦被训练缩短，遇到真正需要长跨度的输入时也不会变长。
 # - **裁剪以层为单位。** 若内核能按每个头各自的跨度计算，只需算第 6 节表中“需要的键”那一列的比例；
-#   现在算的是最后一列的比例。
+#   现在算的是“实际计算的键”那一列的比例。
 #
 # ## 10 · 结论
 

@@ -306,7 +306,7 @@ table(rows, kind="measured")
 #   to zero, and floats hardly any: the floats' range pays off where one scale has to serve large
 #   and small values.
 #
-# Section 7 shows what this does to training.
+# Section 7 shows how training with FP8 fares.
 
 # %% [markdown] tags=["zh"]
 # 从中可以看出两点。不加缩放，e4m3 对梯度毫无用处：这个梯度几乎全部丢失。（e5m2 能小到 2⁻¹⁶；再小的梯度它也会丢。）
@@ -386,8 +386,8 @@ show_source(LossScaler.update)
 # ## 5 · Today's API
 #
 # The article writes `torch.cuda.amp.autocast()` and `torch.cuda.amp.GradScaler()`. Both are
-# deprecated: today's module is `torch.amp`, which takes the device type as its first argument and
-# works on a CPU too. The article's loop also lacks a line, which we come to below.
+# deprecated: today's are in `torch.amp`, take the device type as their first argument and work on a
+# CPU too. The article's loop also lacks a line, which we come to below.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 如今的写法
@@ -416,7 +416,7 @@ def train_with_scaler(model, optimizer, scaler, n_steps):
 
 # %% [markdown] tags=["en"]
 # We train a tiny model this way, really in fp16. The initial scale is deliberately far too large,
-# and it grows after every 6 steps without overflow instead of the default 2,000:
+# and the scale grows after every 6 steps without overflow instead of the default 2,000:
 
 # %% [markdown] tags=["zh"]
 # 下面就用这种写法，真的以 fp16 训练一个微型模型；初始缩放系数故意取得过大，并且连续 6 步没有溢出就翻倍（默认是 2,000 步）：
@@ -631,7 +631,7 @@ table(rows, kind="measured")
 # state (notebook 12), and *16 bits only*, which loses small updates as noted above.
 
 # %% [markdown] tags=["zh"]
-# 损失一次算完时，最省的做法在 10,240 个 token 上的峰值是 fp32 的 64%，批再大也不会低于 62%：在状态之外，每个 token 带来的部分是 fp32 的 62%。
+# 损失一次算完时，最省的混合做法（主权重）在 10,240 个 token 上的峰值是 fp32 的 64%，批再大也不会低于 62%：在状态之外，每个 token 带来的部分是 fp32 的 62%。
 # 分块之后，保留的内容减到一半，误差在千分之几以内；状态所占的比重越小，整个训练步也越接近一半。
 # 所以“减半”的是各层保留的值；其余部分另有办法：8 比特的矩（bitsandbytes）、状态分片（第 12 篇），
 # 以及*全程 16 比特*，但如上所说会丢掉小的更新。
@@ -763,7 +763,7 @@ table(rows, digits=4)
 # %% [markdown] tags=["zh"]
 # ## 8 · 3 倍是与谁相比？
 #
-# 要一个上界并不需要 GPU。一次矩阵乘法至少要花 FLOPs / 峰值，或字节数 / 带宽。从 4 字节到 2 字节，后者减半；
+# 要一个上界并不需要 GPU。一次矩阵乘法至少要花 FLOPs / 峰值，也至少要花字节数 / 带宽。从 4 字节到 2 字节，后者减半；
 # 前者取决于和谁比。A100 普通 fp32 是 19.5 TFLOP/s，Tensor Core 上的 tf32 是 156，16 比特是 312：
 
 # %%

@@ -59,15 +59,16 @@ lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusi
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# One block, *written out* (LayerNorm, softmax and GELU as single operations on arrays), is 46 operations for XLA: 6 matrix products and 40 others,
-# of which the two LayerNorms account for 22. Reshapes, transposes and broadcasts do not count.
-# However much is fused, at least six kernels remain for the products.
+# One block, *written out* (LayerNorm, softmax and GELU broken down into single array operations),
+# is 46 operations for XLA: 6 matrix products and 40 others, of which the two LayerNorms account
+# for 22. Reshapes, transposes and broadcasts do not count. However much XLA fuses, at least six
+# kernels remain for the products.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
 # 一个块完全展开后（LayerNorm、softmax 和 GELU 都写成一个个数组算子），交给 XLA 的是 46 个算子：6 次矩阵乘法和 40 个其他算子，其中两个 LayerNorm 占 22 个。
-# 变形、转置和广播不计。无论怎样融合，矩阵乘法至少还占 6 个内核。
+# 变形、转置和广播不计。无论 XLA 怎样融合，矩阵乘法至少还占 6 个内核。
 
 # %%
 n_kernels = predict(
@@ -188,7 +189,7 @@ show_source(fusion.fuse)
 #
 # `jax.jit(...).lower(...)` 给出交给 XLA 的程序，`.compile()` 给出 XLA 编译后的程序，两者都用 HLO 写成
 # （high-level operations，XLA 自己的语言）。我们清点两者的指令。
-# 字节数是每个内核读写的量，每个张量计一次。*XLA 自己的计数*在编译前高得多，
+# 字节数是每个内核读写的量，每个张量在每个内核中计一次。*XLA 自己的计数*在编译前高得多，
 # 因为它把每次广播和变形都当成复制；编译之后，它的计数与我们的一致。
 
 # %% tags=["nbval-ignore-output"]
@@ -403,10 +404,10 @@ table(figures.constant_rows(model))
 
 # %% [markdown] tags=["en"]
 # For 16 kernels and more it mostly does, with errors of a few tenths, while the times span more
-# than two orders of magnitude in all. A single kernel's time is in large part the overhead of the call itself,
-# which the model does not include. Below the size at which the two terms are equal (column *even
-# at*), a kernel costs its launch, whatever it computes; above it, its bytes. The bandwidth is that
-# of a cache, because these arrays fit into one.
+# than two orders of magnitude in all. A single kernel can take several times what the model says;
+# part of it may be the overhead of the call itself, which the model leaves out. Below the size at
+# which the two terms are equal (column *even at*), a kernel costs its launch, whatever it computes;
+# above it, its bytes. The bandwidth is that of a cache, because these arrays fit into one.
 #
 # On a GPU, launches run ahead: while the GPU works, the CPU already queues the next kernels. So the
 # **longer** of the two terms counts instead of their sum, and only that fits what `make bench-gpu`
@@ -416,7 +417,7 @@ table(figures.constant_rows(model))
 # Now 16 operations as one kernel, compiled by XLA:
 
 # %% [markdown] tags=["zh"]
-# 16 个及以上的内核大体符合：全部时间跨越两个多数量级，误差多在几成之内；只有一个内核时，调用本身的开销占了很大一部分，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
+# 16 个及以上的内核大体符合：全部时间跨越两个多数量级，误差多在几成之内；只有一个内核时，用时可达模型的几倍，其中一部分可能是调用本身的开销，模型没有算这一项。张量小于“两项相等时的大小”一列给出的值时，内核的代价就是启动，算什么都一样；大于这个值，代价就是字节。
 # 这里的带宽是缓存的带宽，因为这些数组放得进缓存。
 #
 # 在 GPU 上，启动可以提前：GPU 还在计算时，CPU 已把后面的内核排进队列。因此起作用的是两项中**较大**的一项，而不是两项之和，
@@ -503,13 +504,14 @@ for i, n in enumerate(lengths):
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Few calls.** Compiling takes from tenths of a second to many seconds; a call saves milliseconds.
+# **Few calls.** Compiling takes from tenths of a second to many seconds; a call saves milliseconds
+# or less.
 # (Inductor's seconds are those of the first call, XLA's those of `.compile()` alone, without
 # tracing. Inductor finds on disk what it compiled in an earlier run, so run this twice. If the
 # interval of their ratio does not separate the two times, the table says *not told apart*.)
 
 # %% [markdown] tags=["zh"]
-# **调用太少。** 编译要零点几秒到十几秒，每次调用省下的是毫秒。（Inductor 的秒数是首次调用的，
+# **调用太少。** 编译要零点几秒到十几秒，每次调用省下的是毫秒级，甚至更少。（Inductor 的秒数是首次调用的，
 # XLA 的只含 `.compile()`，不含追踪。早先运行时编译过的内核，Inductor 会在磁盘上找到，所以不妨运行两次。
 # 若两个时间之比的区间含 1，表中注明“分不出”。）
 

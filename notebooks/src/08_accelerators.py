@@ -224,7 +224,7 @@ table(runs, kind="simulated", digits=5)
 # %% [markdown] tags=["en"]
 # ### A second register hides the loading
 #
-# SCALE-Sim finishes one fold before it starts the next. The first TPU does not: each cell has a
+# SCALE-Sim runs one fold after the other. The first TPU does not: each cell has a
 # second register, into which the next tile of weights is shifted while the one in use multiplies
 # (Jouppi et al. 2017). The figure shows three tiles of weights, A, B and C, each with a stream of
 # its own. The weight in use is bold; below it waits the next one. Switch to one register: the
@@ -234,7 +234,7 @@ table(runs, kind="simulated", digits=5)
 # %% [markdown] tags=["zh"]
 # ### 第二个寄存器：把装载藏起来
 #
-# SCALE-Sim 一折做完再做下一折，第一代 TPU 却不是：每个单元还有第二个寄存器，正在用的权重做乘法时，
+# SCALE-Sim 一折算完再算下一折，第一代 TPU 却不是：每个单元还有第二个寄存器，正在用的权重做乘法时，
 # 下一块权重就移进来（Jouppi 等 2017）。下面有 A、B、C 三块权重，各有一段自己的流；粗体的正在使用，
 # 下面的在等待。换成一个寄存器：装载就不再藏在前一块穿越网格的时间里。再把流长改成 2：有了两个寄存器，为什么还会空转？
 
@@ -413,7 +413,7 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 # Launches matter too: six of them take 43 µs, while the work itself, a block of one text, takes an
 # A100 in int8 less than 5. If only the GPU paid for them, the equal array would need under a fifth
 # of its time. That is why an NPU that runs a whole model as one program is fast at small batches. A
-# GPU gets the same from CUDA graphs or fused kernels (see notebook 07).
+# GPU gets the same from CUDA graphs, or from fused kernels (see notebook 07).
 #
 # To be fair to NPUs, this one is from 2015. Against the K80, the GPU of its time, its authors'
 # Table 6 works out to 13 times (geometric mean) or 15 times (weighted by use) the inference
@@ -422,7 +422,7 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 # makers published these results against as many A100s (Jouppi et al. 2023):
 
 # %% [markdown] tags=["zh"]
-# 每条文本 128 个 token 时，V100 或 A100 若还用 fp32，批大小从 4 起，第一代 TPU 就能达到 0.6（512 个 token 时一条文本就够）。它赢在*精度*，而不是赢在它是 NPU；
+# 每条文本 128 个 token 时，只有 V100 或 A100 还用 fp32，批大小从 4 起，第一代 TPU 才达到 0.6（512 个 token 时一条文本就够）。它赢在*精度*，而不是赢在它是 NPU；
 # GPU 一旦用上自己的 fp16 或 int8 单元，优势就没了；即使 GPU 在大矩阵上如存档那样更慢，也是如此。
 # 只有一条文本时，要等 7 MB 权重以 34 GB/s 读进来，与阵列无关。
 #
@@ -431,7 +431,7 @@ table(measure.block_rows(measure.TWIN, seq_len, (1, 2, 4, 8, 64)), kind="simulat
 #
 # 再说启动：六次要 43 微秒，而 A100 用 int8 计算一条文本的一层，本身不到 5 微秒。若只有 GPU 付这笔开销，
 # 同样强的阵列用时不到它的五分之一：把整个模型编译成一个程序的 NPU，在小批次上之所以快，原因在此。
-# GPU 用 CUDA Graph 或融合内核也能做到，见第 07 篇。
+# GPU 用 CUDA Graph 或融合内核（见第 07 篇）也能做到。
 #
 # 替 NPU 说句公道话：这是 2015 年的芯片。与同时代的 GPU（K80）相比，按作者论文的表 6 推算，推理性能是它的
 # 13 倍（几何平均）或 15 倍（按使用量加权）（Jouppi 等 2017；常被引用的 29 倍是对 CPU 而言）；这是 int8 对浮点，并有响应时间限制。
@@ -576,13 +576,13 @@ table([row | {"as recorded": small == measure.resources("ecp5", 2)}], kind="meas
 
 # %% [markdown] tags=["en"]
 # Larger units take minutes, so they are recorded, by `efflab experiment fpga-synthesis`. The clock
-# comes from nextpnr, which also placed and routed the unit on the largest chip of its family in our
-# tables (speed grade 6, target 100 MHz, without connecting pins, because the bare unit has more
+# comes from nextpnr, which also placed and routed the ECP5 units that fit on the largest ECP5 chip
+# in our tables (speed grade 6, target 100 MHz, without connecting pins, because the bare unit has more
 # ports than the chip has pins):
 
 # %% [markdown] tags=["zh"]
 # 更大的要几分钟，所以用存档（`efflab experiment fpga-synthesis`）。时钟频率来自 nextpnr：
-# 它还把单元布局布线到表中该系列最大的芯片上（速度等级 6，目标 100 MHz，不接引脚：单元的端口比芯片的引脚还多）：
+# 它还把放得下的 ECP5 单元布局布线到表中该系列最大的芯片上（速度等级 6，目标 100 MHz，不接引脚：单元的端口比芯片的引脚还多）：
 
 # %%
 rows = []
@@ -611,8 +611,8 @@ table(rows, kind="recorded")
 # Each of these units had the chip to itself, and the router all the room. What happens to the clock
 # when the chip is full? 12 x 12 cells take 144 of the LFE5U-85F's 156 multipliers. "Full" refers to
 # the multipliers only: of the chip's 84,000 look-up tables about a tenth is in use, so a chip
-# crowded with logic as well may be slower. The rule of the verdict was registered before the units
-# were routed (`efflab experiment fpga-synthesis-2`). We ran three seeds of the placement, which
+# crowded with logic as well may be slower. The rule of the verdict was registered before this unit
+# was routed (`efflab experiment fpga-synthesis-2`). We ran three seeds of the placement, which
 # take 8 to 22 minutes each:
 
 # %% [markdown] tags=["zh"]
@@ -639,8 +639,8 @@ show(figures.clocks())
 # clocks:
 
 # %% [markdown] tags=["zh"]
-# 放满的芯片跑 63.2 至 66.4 MHz，比只放一个 4 × 4 低 29%。这可能全是网格变大的代价：
-# 由 4 × 4 与 8 × 8 两点外推到 12，时钟若随边长均匀下降，是 60 MHz；按图中的直线是 66，按幂律是 67。
+# 放满的芯片跑 63.2 至 66.4 MHz，中位数比只放一个 4 × 4 低 29%。这可能全是网格变大的代价：
+# 由 4 × 4 与 8 × 8 两点外推到 12，时钟若随边长均匀下降，是 60 MHz；按图中的直线（横轴为对数）是 66，按幂律是 67。
 # 所以这些结果分不开“芯片放满”与“网格变大”；况且 8 × 8 只布局布线了一次。
 #
 # 现在把每款芯片都放满：按厂商的产品表，乘法器、查找表和触发器允许放几个就放几个，

@@ -271,9 +271,9 @@ table(rows, kind="computed")
 # reads little besides the layers and the table for the logits, so half the bytes take at best half
 # the time. A "24 GB" card (25.8 · 10⁹ bytes) holds the model in all three formats. Fewer bits leave
 # more room for the cache: from 63,668 tokens it grows to 119,215 in INT8 and 146,121 in INT4
-# (nothing else counted). One text has at most 40,960 tokens, so the three formats hold one, two and
-# three full-length texts side by side. [16](16_decoding.ipynb) measures where INT4 pays off and how
-# closely the time follows these bytes.
+# (nothing else counted). One text has at most 40,960 tokens, so in the three formats the card has
+# room for one, two and three full-length texts side by side. [16](16_decoding.ipynb) measures where
+# INT4 pays off and how closely the time follows these bytes.
 #
 # Two points for the board, both *weight-only*: the arithmetic stays in fp32, with the same
 # operators on different numbers, so no time is saved.
@@ -944,7 +944,7 @@ check("09-2", answer_2)
 
 # %% [markdown] tags=["zh"]
 # **09-3，一个目标。** 胜过 SmoothQuant。写出 `factors(peaks, weight)`（赋给 `answer_3`）：由各输入通道的峰值（in,）和该层的权重（out, in），
-# 给出 `layers.0.ffn.body.down` 每个输入通道要除以的因子。在真实输入上、用一个缩放因子的 INT8 计算时，
+# 给出 `layers.0.ffn.body.down` 每个输入通道要除以的因子。在真实输入上用 INT8 计算、输入只用一个缩放因子时，
 # 该层输出的误差不得超过不用因子时的一半。无论 `alpha` 取多少都达不到（单看这一层，我们的引擎取 0.8，误差甚至比不用因子还大）：
 # 先用 `int8.smoothing` 试试。
 #

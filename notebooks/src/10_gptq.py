@@ -182,7 +182,7 @@ check("10-1", answer_1)
 # %% [markdown] tags=["zh"]
 # 补偿的方法就是这样。GPTQ 的前身 OBQ（optimal brain quantization，Frantar 与 Alistarh 2022）在每一行里先取代价最小的权重：各行顺序不同，
 # 每一行都要有自己的一串逆矩阵，对大矩阵太慢。GPTQ 用三招降低计算量：
-# 所有行像你刚才那样按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步要用到逆矩阵的一行，
+# 所有行像你刚才那样按**同一顺序**处理各列，于是共用一个逆矩阵；后续每一步要用到当时逆矩阵的一行，
 # 它与**一个 Cholesky 因子**（满足 $U^T U = H^{-1}$ 的三角矩阵 U）的对应行只差一个倍数，而这个因子只需算一次；
 # 对远处各列的修正按若干列一批**延迟更新**，每批只做一次矩阵乘法。`damp` 给对角线加一点阻尼，保证分解存在。
 
@@ -201,7 +201,7 @@ show_source(add_damping, inverse_factor, sweep)
 #
 # **Watch the error move.** One real matrix of `stdlib-gpt`: blue and red show how much each weight
 # has changed so far; the black line shows how far rounding has come. Right of it nothing is rounded
-# yet, and still the weights change: that is the correction. It goes first to the inputs most
+# yet, and still the weights change: that is the correction. It goes mainly to the inputs most
 # similar to the rounded ones: the columns are 6 heads of 32, and the head that is being rounded
 # takes the most. The second picture shows the output's error: its square over the output's square,
 # in per cent.
@@ -216,7 +216,7 @@ show_source(add_damping, inverse_factor, sweep)
 #
 # **看误差如何移动。** 下面是 `stdlib-gpt` 中一个真实的矩阵：蓝和红表示到目前为止权重的改变量，
 # 黑线是量化进行到的位置。黑线右侧还没有量化，权重却已经在变：这就是补偿。
-# 补偿首先落在与已量化输入最相似的输入上：这些列是 6 个头、每头 32 列，正在量化的那个头承担最多。
+# 补偿主要落在与已量化输入最相似的输入上：这些列是 6 个头、每头 32 列，正在量化的那个头承担最多。
 # 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。
 
 # %% tags=["nbval-ignore-output"]
@@ -331,11 +331,11 @@ for (model, n_bits), added in measure.added_losses().items():
 table(rows)
 
 # %% [markdown] tags=["en"]
-# **A pretrained encoder.** MiniLM-L6 is calibrated on 128 texts, docstrings and functions, and
-# judged on 120 other functions: by the cosine to its own fp32 embeddings, and by finding a function
-# from its docstring (MRR, mean reciprocal rank; notebook 09). Look at the minimum and the 5th
-# percentile, not only at the mean. The cosine tells the methods apart; the MRR of 120 functions
-# moves by a point or two by chance, so it means something only where it collapses.
+# **A pretrained encoder.** MiniLM-L6 is calibrated on 128 texts, half docstrings and half
+# functions, and judged on 120 other functions: by the cosine to its own fp32 embeddings, and by
+# finding a function from its docstring (MRR, mean reciprocal rank; notebook 09). Look at the
+# minimum and the 5th percentile, not only at the mean. The cosine tells the methods apart; the MRR
+# of 120 functions moves by a point or two by chance, so it means something only where it collapses.
 
 # %% [markdown] tags=["zh"]
 # **预训练编码器。** MiniLM-L6 用 128 段文本（文档字符串和函数各半）校准，在另外 120 个函数上评价：
@@ -521,16 +521,16 @@ table(rows, kind="recorded", digits=4)
 # %% [markdown] tags=["en"]
 # ## 6 · The board, and the verdict
 #
-# For the board, the embeddings are also rounded to nearest, at 8 bits. The time is that of the
-# plain model, because weights are unpacked to fp32 before the pass. Only a kernel that computes
-# with packed weights makes GPTQ fast, and on a GPU it does so because fewer bytes are read. That
-# pays off where reading weights is the bottleneck, as when one text is generated token by token;
-# not for long prompts or large batches, which need as many multiplications as before.
+# For the board, the embeddings are quantized too: rounded to nearest, at 8 bits. The time is that
+# of the plain model, because weights are unpacked to fp32 before the pass. Only a kernel that
+# computes with packed weights makes GPTQ fast, and on a GPU it does so because fewer bytes are
+# read. That pays off where reading weights is the bottleneck, as when one text is generated token
+# by token; not for long prompts or large batches, which need as many multiplications as before.
 
 # %% [markdown] tags=["zh"]
 # ## 6 · 总榜与结论
 #
-# 上总榜时，嵌入也以 8 比特就近舍入。耗时与原模型相同：权重在计算前已还原为 fp32。
+# 上总榜时，嵌入也量化：8 比特，就近舍入。耗时与原模型相同：权重在计算前已还原为 fp32。
 # 要变快，需要直接用压缩权重计算的内核；在 GPU 上，快的原因是要读的字节变少了。
 # 只有读权重是瓶颈时才划算，例如逐 token 生成一段文本；长提示或大批次则不然，乘法一次也没少。
 

@@ -137,7 +137,7 @@ show(figures.masks_figure())
 # Structured pruning is the right one: it removes whole rows, heads or neurons, and a smaller matrix
 # is left.
 #
-# torch's own tool for this is `torch.nn.utils.prune`. Both have to choose the same weights:
+# torch's own tool for masks is `torch.nn.utils.prune`. Both have to choose the same weights:
 
 # %% [markdown] tags=["zh"]
 # 自由度越高，矩阵保留得越多（图题给出的是权重平方和保留的比例）。文章讲*结构化*剪枝时，
@@ -242,7 +242,7 @@ show(figures.importance_figure())
 # them? It has to, up to rounding; and both differ from the whole model.
 
 # %% [markdown] tags=["zh"]
-# 门全开处的斜率，说明不了门关上之后的事。36 个头中有 26 个，真值是梯度的两倍以上，最多的接近八倍，
+# 门全开处的斜率，对门关上之后的事说明不了多少。36 个头中有 26 个，真值是梯度的两倍以上，最多的接近八倍，
 # 尽管梯度已把损失会下降的文本也算作上升。梯度是用来给头排序的，并不预测损失。第 0、1 层有三个头，代价都是其余任何一个的两倍以上，
 # 按梯度，其中两个只领先三分之一到一半，另一个与代价仅为其三分之一的头持平。不过剪枝只看*次序*，而次序大体一致（秩相关系数 0.85）。Michel 等还把每层的重要性除以该层的 l2 范数，这会改变层与层之间的次序；
 # `least_important` 不做这一步，但给每层都留下最重要的一个头，所以 36 个头最多去掉 30 个。
@@ -527,7 +527,7 @@ board.add(technique="1/3 of the heads removed", **point)
 #
 # The article advises raising the ratio step by step, from about 10%, to avoid a "sudden drop" in
 # accuracy, and says that two or three rounds of fine-tuning recover it. The usual schedule is cubic
-# and removes most of the weights early (Zhu & Gupta 2017, equation 1). Published results favour
+# and does most of its pruning early (Zhu & Gupta 2017, equation 1). Published results favour
 # gradual pruning: for AlexNet, Han et al. (2015) report 9x compression without loss of accuracy
 # when pruning and retraining alternate, against 5x in a single step:
 
@@ -548,8 +548,8 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 # %% [markdown] tags=["en"]
 # Both schedules get the same training: three rounds of 40 steps on the same batches, with masks
 # held. Each round starts a new AdamW, whose learning rate rises to 6e-4 and falls to 0. A round is
-# 40,960 tokens; all three together are 1% of what the model was trained on. One-shot removes
-# everything before the first round; gradual removes 10% before it, and the rest before the next
+# 40,960 tokens; all three together are 1% of what the model was trained on. One-shot removes its
+# whole share before the first round; gradual removes 10% before it, and the rest before the next
 # two. The control is trained as long with nothing removed: what it loses or gains is not due to
 # pruning. Zhu and Gupta take many small steps and keep training after the last one; three steps,
 # with only one round after the last of them, are a coarse form of that.
@@ -823,8 +823,8 @@ sweeps.show_sweep("11", share, here)
 # %% [markdown] tags=["en"]
 # ## 14 · Recap
 #
-# - Small weights can go: removing a quarter of them costs 0.02 bits per byte. The fewer are left,
-#   the more each one matters.
+# - Small weights can go: removing the smallest quarter of the weights costs 0.02 bits per byte. The
+#   fewer are left, the more each one matters.
 # - A mask by itself saves neither bytes nor time. Bytes fall when zeros are left out of the file;
 #   the index decides from which share of zeros on. Time falls when heads or neurons are removed
 #   from the matrices, on hardware made for 2:4 (published), or in a sparse kernel once enough
@@ -855,7 +855,7 @@ sweeps.show_sweep("11", share, here)
 # %% [markdown] tags=["zh"]
 # ## 14 · 小结
 #
-# - 小权重可以去掉，最初的四分之一只使每字节比特数增加 0.02；留下的越少，每一个就越重要。
+# - 小权重可以去掉，去掉最小的四分之一只使每字节比特数增加 0.02；留下的越少，每一个就越重要。
 # - 掩码本身既不省字节，也不省时间。不把零写进文件，字节才会少，而从多大比例起划算取决于索引；
 #   把头或神经元从矩阵里移除，或者有支持 2:4 的硬件（文献），或者零足够多且用稀疏内核（见第 6 节），时间才会少。
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。

@@ -19,7 +19,7 @@
 # |---|---|
 # | **Claims** | `ddp-equal`, `zero-memory` |
 # | **Time** | 40 minutes; all cells together run in under 50 seconds, offline, on two cores |
-# | **Afterwards you can** | start ranks from a notebook; write a ring all-reduce and say what it sends; choose a bucket size; name four ways in which ranks silently diverge; say what each stage of ZeRO saves, and what it does not |
+# | **Afterwards you can** | start ranks from a notebook; write a ring all-reduce and say what it sends; choose a bucket size; name four ways in which ranks silently go wrong; say what each stage of ZeRO saves, and what it does not |
 
 # %% [markdown] tags=["zh"]
 # # 12 · 数据并行与 ZeRO
@@ -32,7 +32,7 @@
 # |---|---|
 # | **论断** | `ddp-equal`、`zero-memory` |
 # | **用时** | 40 分钟；全部单元格合计运行不到 50 秒，无需联网，两个核即可 |
-# | **学完之后** | 能从笔记本启动多个 rank；能写出环形 all-reduce 并说出它发送多少字节；会选桶的大小；能说出各 rank 在不报错的情况下走向不一致的四种情形；能说清 ZeRO 每个阶段省了什么、没省什么 |
+# | **学完之后** | 能从笔记本启动多个 rank；能写出环形 all-reduce 并说出它发送多少字节；会选桶的大小；能说出各 rank 不报错却出错的四种情形；能说清 ZeRO 每个阶段省了什么、没省什么 |
 
 # %% tags=["parameters"]
 language = "en"
@@ -58,17 +58,17 @@ lab.use_notebook("12_data_parallel", exercises.EXERCISES, texts("data_parallel")
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Four ranks hold 100 MB of gradients each, and each must end up with the sum of all four. How many
-# MB must a rank send at least? And: ZeRO's last stage splits weights, gradients and Adam's state
-# into four parts, one for each rank. In a whole training step of our small model, what percentage
-# of the memory of plain data parallelism (DDP) does a rank then need?
+# Four ranks hold 100 MB of gradients each, and each must end up with the sum of all four. If all
+# send equally much, how many MB must each send at least? And: ZeRO's last stage splits weights,
+# gradients and Adam's state into four parts, one for each rank. In a whole training step of our
+# small model, what percentage of the memory of plain data parallelism (DDP) does a rank then need?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# 4 个 rank 各有 100 MB 梯度，最后每个都要得到四份之和。一个 rank 至少要发送多少 MB？
-# 另外：ZeRO 的最后一个阶段把权重、梯度和 Adam 的状态都切成四份。在我们这个小模型的一个完整训练步里，
-# 每个 rank 需要的内存是 DDP 的百分之几？
+# 4 个 rank 各有 100 MB 梯度，最后每个都要得到四份之和。如果各 rank 发送得一样多，每个至少要发送多少 MB？
+# 另外：ZeRO 的最后一个阶段把权重、梯度和 Adam 的状态都切成四份，每个 rank 一份。在我们这个小模型的一个完整训练步里，
+# 每个 rank 需要的内存是普通数据并行（DDP）的百分之几？
 
 # %%
 p_sent = predict("How many MB must each of four ranks send?", "MB")
@@ -124,7 +124,7 @@ failure
 # $$\tfrac12\left(\tfrac{g_1+g_2+g_3+g_4}{4} + \tfrac{g_5+g_6+g_7+g_8}{4}\right) = \tfrac18\sum_i g_i .$$
 #
 # With five rows on one rank and three on the other it is not: each of the three counts 1/6, each of
-# the five 1/10. *Weighting* each rank's loss by (ranks x its rows / all rows) corrects this. That
+# the five 1/10. *Weighting* each rank's loss by (ranks x its rows / all rows) corrects this. Here
 # is all of data parallelism:
 
 # %% [markdown] tags=["zh"]
@@ -554,7 +554,7 @@ table(rows)
 # send what DDP sends, and stage 3 half as much again, because the weights are gathered once more
 # for the backward pass. Here, stages 1 to 3 send one unit more than in the paper, for two reasons.
 # Stage 1: `ZeroRedundancyOptimizer` builds on DDP, which all-reduces all gradients; it then
-# broadcasts the new weights, on any backend. Stages 2 and 3: gloo has no reduce-scatter of its own
+# broadcasts the new weights. That is so on any backend, NCCL too. Stages 2 and 3: gloo has no reduce-scatter of its own
 # and gives every rank the whole sum (a test counts the bytes); NCCL has one.
 #
 # State is not all that takes memory. A whole step, activations included:
@@ -707,8 +707,8 @@ check("12-2", answer_2)
 # ```
 #
 # A bucket of k layers takes 30 + 7 k ms to send and can hide behind 20 k ms of computing, so from
-# k = 3 on a full bucket does not delay the next full one. If k divides the 12 layers, the last
-# bucket is full too; the smallest such size, k = 3, has the shortest last bucket.
+# k = 3 on a full bucket does not delay the next full one. If k also divides the 12 layers, the
+# last bucket is full too; of these sizes, k = 3 has the shortest last bucket.
 #
 # </details>
 
@@ -720,7 +720,7 @@ check("12-2", answer_2)
 # ```
 #
 # 装 k 层的桶要传 30 + 7 k 毫秒，可以藏在 20 k 毫秒的计算后面：从 k = 3 起，装满的桶不会耽误下一个装满的桶，
-# 而 12 层正好装满四个；能整除 12 层的各种大小里，k = 3 的最后一个桶最短。
+# 而 12 层正好装满四个；在 k ≥ 3 且整除 12 的大小里，k = 3 的最后一个桶最短。
 #
 # </details>
 
@@ -737,7 +737,7 @@ check("12-2", answer_2)
 # with their positions, and add what was not sent to the next step's gradient.</details>
 
 # %% [markdown] tags=["zh"]
-# **12-3（开放题：推翻 `ddp-equal`）。** 那里的 rank 发送完整的梯度。请只发八分之一。写出 `answer_3 = (encode, decode)`：
+# **12-3（开放题：推翻 `ddp-equal`）。** 那里的 rank 发送完整的梯度。请最多只发其字节数的八分之一。写出 `answer_3 = (encode, decode)`：
 # `encode(gradient, key)` 给出一个张量元组，即发送的全部内容；`decode(payload, shape)` 再把它变回梯度。
 # `key` 是（rank，参数名），想记住点什么时可以用。4 个 rank 由一个进程模拟，训练 24 步；最后 8 步的平均损失
 # 最多比发送完整梯度时高 0.05 nat。（如果你的答案会记住东西，每次检查前请先重新运行它的单元格。）你最少能用多少字节？

@@ -512,7 +512,7 @@ table(rows, kind="published")
 #   to eight (1.8 to 6.3; the digits printed allow 3.4 to 3.6). The bubble gives 3.4. It gives 3.5
 #   if, as in the paper, each stage recomputes its forward pass, partly in time in which it would
 #   wait anyway (column *recomputed*).
-# - AmoebaNet's layers do not cut into equal stages, so it stays far below the ideal.
+# - AmoebaNet's layers do not cut into equal stages, so in Table 2 it stays far below the ideal.
 #
 # ## 8 · Balance
 #
@@ -524,10 +524,10 @@ table(rows, kind="published")
 # 有多个微批次的 16 行中，5 行落在 3 到 5 倍之间，全部的范围是 1.07 到 6.3。光有八个阶段和 32 个微批次，也不保证达到 3 倍：
 # P100 上的 AmoebaNet 只有 2.7。
 #
-# 气泡并不能解释这些数。只有一个微批次时，按气泡不该有任何提升，八台设备却做到了 1.3 和 1.38；
+# 只凭气泡并不能解释这些数。只有一个微批次时，按气泡不该有任何提升，八台设备却做到了 1.3 和 1.38；
 # 四个微批次时，较大的 Transformer 在四台和八台设备上达到 3.2 和 4.8，而按气泡只有 2.29 和 2.91。论文按内存大小调整了批次，批次更大可能就是原因。
 # 32 个微批次时，这个 Transformer 从 2 台到 8 台，吞吐量变为 3.5 倍（1.8 到 6.3；这两个数只印到一位小数，所以应在 3.4 到 3.6 之间）：
-# 气泡公式给出 3.4；若像论文那样每个阶段把前向重算一遍，其中一部分填进本来就要等待的时间，则是 3.5（“计入重计算”一列）。AmoebaNet 的层切不成均等的阶段，因此远低于理想值。
+# 气泡公式给出 3.4；若像论文那样每个阶段把前向重算一遍，其中一部分填进本来就要等待的时间，则是 3.5（“计入重计算”一列）。AmoebaNet 的层切不成均等的阶段，因此在表 2 里远低于理想值。
 #
 # ## 8 · 均衡
 #
@@ -593,8 +593,9 @@ table(rows, kind="measured")
 # The slowest stage sets the pace, and the time grows with its excess over an equal share. In 1F1B,
 # a slow last stage costs most; in GPipe, the place does not matter. **DualPipe** pays least: it
 # gives rank r the stages r and K - 1 - r, so two ranks share the slow one. The intervals in the
-# last table show whether two ranks that really compute pay too: if one spans 1.05, the
-# verdict's second part is undecided; if one lies below, the part does not hold.
+# last table show whether two ranks that really compute pay too. The verdict widens them by the
+# noise of the balanced step against itself (A/A): if one then lies below 1.05, the verdict's second
+# part does not hold; otherwise, if one spans 1.05, it is undecided.
 #
 # ## 9 · All together: tensor x pipeline x data
 #
@@ -609,7 +610,8 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 快慢由最慢的阶段决定，它超出平均份额越多，时间就多花得越多。1F1B 里，最后一个阶段慢，代价最大；GPipe 则与位置无关。
 # **DualPipe** 代价最小：rank r 分到第 r 和第 K - 1 - r 个阶段，慢的那个由两个 rank 分担。
-# 两个真正计算的 rank 是否也要付出代价，看上表的区间：有区间跨过 1.05，结论的第二部分就是“未定”；有区间整个低于 1.05，这一部分就不成立。
+# 两个真正计算的 rank 是否也要付出代价，看上表的区间。作结论时，区间还要按均衡的一步与自身之比（A/A）的噪声放宽：
+# 放宽后有区间整个低于 1.05，结论的第二部分就不成立；否则，有区间跨过 1.05，就是“未定”。
 #
 # ## 9 · 合在一起：张量 × 流水线 × 数据
 #
@@ -617,7 +619,7 @@ table(rows, kind="measured")
 # 每条 2,048 个 token（或模型的最大长度）。“模型块数”就是每个 rank 承担的薄阶段数，同交错式。
 # 利用率即 MFU：模型的 FLOPs（重计算的部分不重复计）与设备峰值之比。（第三格故意求一个放不下的方案。
 # `llama-3.1-70b` 有 64 个查询头、8 个键值头，每 8 个查询头共用一个键值头：张量并行若超过 8 个 rank，键和值就得重复存放；
-# 下面的方案只用到 4。短横表示没有放得下的切法。）
+# 下表里这个模型只用到 4。短横表示没有放得下的切法。）
 
 # %%
 from efflab.config import PRESETS

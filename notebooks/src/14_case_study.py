@@ -450,8 +450,8 @@ show(figures.pareto())
 # and are not drawn. Resident memory hardly changes: the engine itself takes it up, not 13 MB of weights.
 #
 # Finally, times of the lightened and pruned model on this machine (not tuned: the values of weights do not
-# affect time). They are relative to torch fp32 of this same model, those above to that of the shipped
-# model:
+# affect time). They are relative to torch fp32 of this same model, those in the table and figure above to
+# that of the shipped model:
 
 # %% [markdown] tags=["zh"]
 # （如果没有别的引擎既更快又更好，这个引擎就在 *Pareto* 前沿上：在图中，就是从左到右依次刷新最低值的那些点。）
@@ -492,7 +492,7 @@ board.add(technique="lightened, pruned, INT8", **point)
 # %% [markdown] tags=["zh"]
 # ERNIE 是编码器。第 09 篇的编码器 MiniLM（写作“文本数 × token 数”），存档时只留了中位数；H100 的训练步（n 条文本）也一样。
 # 没有区间，只列在这里，不作判据。但请留意何时没有收益：在较老的 CPU（只有 AVX2，不同于上面那块停用部分指令的 AVX-512 CPU）
-# 上用 OpenVINO，以及批次小的时候。
+# 上用 OpenVINO，以及用 FP16 训练而批次小的时候。
 
 # %%
 rows = []
@@ -588,7 +588,7 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
 # GPT-3 was trained on 300 billion tokens. The largest cluster, Llama 3's 16,384 H100s, could train on
-# nearly ten times as many, and PaLM's 6,144 TPU v4 just reach that number. The table's largest cluster of
+# nearly ten times as many, and PaLM's 6,144 TPU v4 just exceed that number. The table's largest cluster of
 # 2021, the year in which ERNIE 3.0 Titan appeared, reaches only 161 billion.
 #
 # The article names data and pipeline parallelism. Here is what the planner of notebook 13 finds for 101
@@ -632,7 +632,7 @@ explore(figures.hours)
 #
 # - **Short texts**: at 128 tokens the scores are 9% of the FLOPs, and no window can save more.
 # - **Cutting after training**: a cut that hurts has to be followed by training.
-# - **INT8 without VNNI**: weights get 7 bits (8 could overflow), so the error is larger and the gain
+# - **INT8 without VNNI**: weights get 7 bits (8 could overflow), the error is larger and the gain
 #   smaller; the bits per byte shown are those of the 8-bit file.
 # - **A small model**: what stays in floats (positions, norms, the graph itself) keeps the file above a
 #   quarter of the original size.

@@ -355,7 +355,7 @@ table(rows, kind="computed")
 
 # %% [markdown] tags=["zh"]
 # 一台设备放得下的模型就只做复制：GPT-2 在 512 台上与 8 台上一样。这正是文章的说法。状态放不下时，先由 ZeRO 的第 1 阶段分摊优化器状态
-# （75 亿参数，8 台和 64 台）；再往上，从 75 亿或 184 亿参数起，在节点内和节点间切分各层。1,750 亿以上放得下的方案都用张量并行，且除一个外都含流水线。
+# （75 亿参数，8 台和 64 台）；再往上，从 75 亿或 184 亿参数起（视设备数而定），在节点内和节点间切分各层。1,750 亿以上放得下的方案都用张量并行，且除一个外都含流水线。
 #
 # **何时失效。** 5,296 亿参数的模型有 105 层，能分成 3、5、7 个阶段，却分不成 2 的幂：512 台设备上搭不出流水线。
 # 剩下的只有 ZeRO-3；一步多到 2,048 条文本后，单靠它就是最快的方案，而每台设备的利用率不如用 560 台时。
@@ -501,8 +501,8 @@ table(rows, kind="recorded")
 #
 # The file is really written, and the model that is read back from it is judged on the board's held-out
 # windows. Bits per byte are rounded to two decimals; ties are decided by time. Weights are read back as
-# fp32, so bits do not change the time; windows, heads and neurons do. Small differences in time are
-# chance.
+# fp32, so bits do not change the time; windows, heads and neurons do. Differences in time within
+# the noise (`mine["band"]`) are chance.
 
 # %% [markdown] tags=["zh"]
 # ## 9 · 预算游戏
@@ -521,7 +521,7 @@ table(rows, kind="recorded")
 # | `half` | 偏置和归一化参数用 fp16 | 06 |
 #
 # 文件会真的写出来，再读回模型，在总榜所用的窗口上评分。每字节比特数按两位小数计，相同则比耗时。
-# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；耗时的小差别是偶然的。
+# 权重读回后仍是 fp32，所以位宽不影响耗时，窗口、头和神经元才影响；耗时的差别不超过噪声（`mine["band"]`）时，是偶然的。
 
 # %% tags=["nbval-ignore-output"]
 moves = dict(attention=4, ffn=4, token=6, position=4, method="gptq", half=True)
@@ -689,7 +689,7 @@ if guesses:
 #
 # - 先问瓶颈在哪项预算，再看有出处的收益。对一项预算有用的技术，对另一项可能毫无作用：ALBERT 的共享层缩小检查点，却不减少时间。
 # - 屋顶线：只有真正的瓶颈（计算或访存）才值得优化。
-# - 放得下的模型用数据并行，设备多少都一样；再往上是 ZeRO 的第 1 阶段、节点内的张量并行和跨节点的流水线，前提是层数分得匀。
+# - 一台设备放得下的模型用数据并行，设备多少都一样；再往上是 ZeRO 的第 1 阶段、节点内的张量并行和跨节点的流水线，前提是层数分得匀。
 # - 一次剖析只要一分钟，能说出两种改动哪种划算，但说不出改动本身的开销。
 # - 权重的比特、缩放因子、嵌入表都要占字节：是否超出预算，以文件大小为准，而不是公式。
 #

@@ -430,8 +430,8 @@ table(rows, kind="computed")
 # little; the authors of latent attention report no loss against multi-head; a window forgets what
 # lies before it.
 #
-# Latent attention seems to remake all keys and values for each token, from c (1,1,S,512) to k
-# (1,H,S,D). It does not. Since q · (c U) = (q Uᵀ) · c, the map is applied to the query once, and
+# Latent attention seems to have to remake all keys and values for each token, from c (1,1,S,512) to
+# k (1,H,S,D). It need not. Since q · (c U) = (q Uᵀ) · c, the map is applied to the query once, and
 # the heads attend to c itself. The next cell has both ways; below it, we compare them with efflab's
 # layer and DeepSeek-V3's own in `transformers`, with the same random weights and rotary angles of
 # 0:
@@ -647,7 +647,7 @@ table(rows, kind="measured")
 # dimension. A key's channels differ in size, and the same ones are large in every token, so keys
 # need a scale for each *channel*; values have no such outliers (KIVI, Liu et al. 2024). Here every
 # 32 numbers have a scale and a least value, as in `efflab.decoding.quantized_cache` (in
-# `transformers` such a cache needs one more library). (A channel's scale needs 32 tokens, so KIVI
+# `transformers` such a cache needs one more library). (A channel's scale needs 32 tokens; KIVI
 # keeps the newest tokens in 16 bits, both keys and values. We round all tokens and count no such
 # remainder.)
 
@@ -926,7 +926,7 @@ assert torch.equal(theirs, own)
 # %% [markdown] tags=["zh"]
 # 用什么当草稿？既要便宜，又要与大模型的分布接近。输出嵌入表仍是 fp32，每起草一个 token 都要读一遍：4 比特和 3 比特的草稿读取的字节里，
 # 它占一半左右。若时间由字节决定，起草 n 个的一步用时是无草稿时的 1 + n c 倍（c 为草稿与大模型的字节之比），得到的 token 数则由上面的公式给出
-# （1 + n c 除以这个数，就是 Leviathan 等定理 3.8 的倒数）：
+# （1 + n c 除以这个数，就是 Leviathan 等定理 3.8 中加速比的倒数）：
 
 # %%
 n_linear = sum(m.weight.numel() for m in stdlib_gpt.modules() if isinstance(m, nn.Linear))
@@ -1097,7 +1097,7 @@ with torch.no_grad():
     table(measure.compare_twins(mix_experts(x, *parts, 2), twins), kind="measured")
 
 # %% [markdown] tags=["en"]
-# One token reads a quarter of Mixtral's experts. The tokens of B texts choose differently: if all
+# One token reads a quarter of Mixtral's experts. B texts in one step choose differently: if all
 # experts are equally likely, an expert is read with probability 1 − (1 − k/E)ᴮ. So a batch of 16
 # reads 1 − 0.75¹⁶ = 99% of Mixtral's, and 1 − (1 − 8/256)¹⁶ = 40% of deepseek-v3's. Experts are cheap
 # for one text or for very many.
