@@ -1147,7 +1147,7 @@ explore(figures.serving_of(model))
 # steps of models that took no part in the fit were predicted and committed, and only then measured.
 # Such a set of predictions is called a *freeze* here. There are two:
 #
-# - The first freeze did not meet what was asked: at least 85 % of times inside their intervals, high
+# - The first freeze did not meet what was asked: at least 85% of times inside their intervals, high
 #   over low at most 2 in the median, no order wrong. Five of its eight misses were torch's products
 #   of several rows, slower than predicted.
 # - The second counts the weights of such products 1.5 times (fp32) or twice (INT8), was fitted to the
