@@ -206,7 +206,8 @@ def test_the_recap_says_what_is_back_against_dense_and_against_the_control():
     half, _, most = measure.recovery_rows()
     dense, control = "back in the end, against dense (%)", "back after round 3 (%)"
     text = re.sub(r"[#\s]+", " ", sources()["11"].read_text(encoding="utf-8"))
-    assert f"bring back {half[dense]}% of what half of the weights cost and {most[dense]}%" in text
+    back = f"bring back {half[dense]}% of the quality lost by removing half of the weights, and "
+    assert f"{back}{most[dense]}% at 90%" in text
     assert f"{half[control]}% and {most[control]}%" in text
     for row in (half, most):
         missing = row["above dense (bits)"] / row["lost at once (bits)"]
