@@ -115,12 +115,12 @@ def test_the_statement_says_the_recorded_settings():
 
 
 def test_the_text_says_what_the_record_came_to():
-    text = sources()["01"].read_text(encoding="utf-8")
+    text = re.sub(r"[#\s]+", " ", sources()["01"].read_text(encoding="utf-8"))
     costs = qkv_sharing_2.cases(read_record(qkv_sharing_2.NAME)["runs"])
     for key in ("knee-half", "knee-past-half", "knee-convolution", "knee-layers"):
         ends = sorted(abs(end) for end in (costs[key].low, costs[key].high))
         value, low, high = (significant(x) for x in (abs(costs[key].mean), *ends))
-        assert re.search(rf"{value}( nats)?\s(# )?\({low} to {high}\)", text), key
+        assert re.search(rf"{value}( nats)? \({low} to {high}\)", text), key
         assert re.search(rf"{value}( nat)?（{low} 至 {high}）", text), key
     dearer = (costs["knee-past-half"].mean / 3) / (costs["knee-half"].mean / 2)
     assert f"costs {significant(dearer)} times as much as" in text
@@ -192,7 +192,7 @@ def test_the_text_says_the_fold_the_seeds_and_the_texts():
     assert f"With a test set of {round(of_fold, -1):.0f} texts, an accuracy of 80% is" in text
     assert f"uncertain by {points:.0f} points either way (95%)" in text
     assert f"each of the {settings['n_texts']:,} texts is a test text once" in text
-    assert f"from which of {settings['n_modules']} modules" in text
+    assert f"which of {settings['n_modules']} modules of the library" in text
 
 
 def drives():
