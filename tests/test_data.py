@@ -164,7 +164,8 @@ def test_retrieval_ranks():
     documents = torch.eye(4)
     queries = documents[[0, 1, 3, 2]].clone()
     queries[2, 0] = queries[2, 1] = 0.5  # documents 3, 0 and 1 come before document 2
-    expected = (1 + 1 + 1 / 4 + 1 / 2) / 4
+    # and document 3 shares the ranks 2, 3 and 4 of its query with documents 0 and 1
+    expected = (1 + 1 + 1 / 4 + 1 / 3) / 4
     assert retrieval_mrr(queries, documents).mean == pytest.approx(expected)
 
 

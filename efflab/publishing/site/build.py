@@ -1,12 +1,12 @@
 """`efflab site`: all pages in both languages, from what the notebooks' build stored."""
 
-import json
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 from efflab.base.files import write_atomically
 from efflab.base.formats import LANGUAGES
+from efflab.base.json_files import read_json
 from efflab.base.places import ROOT
 from efflab.publishing import ledger_html
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
@@ -46,7 +46,7 @@ def licences() -> str:
     """What the pages carry, whose it is and under which terms it may be passed on."""
     from plotly.offline import get_plotlyjs_version
 
-    npm = json.loads((WEB / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    npm = read_json(WEB / "package.json")["dependencies"]
     values = dict(onnxruntime=npm["onnxruntime-web"], pyodide=npm["pyodide"])
     values |= dict(own=(ROOT / "LICENSE").read_text(encoding="utf-8"))
     values |= dict(plotly=get_plotlyjs_version(), plotly_text=_licence_of("plotly"))
