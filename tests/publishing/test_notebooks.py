@@ -243,7 +243,7 @@ def test_exercises_have_a_check_a_hint_and_a_solution(number):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_no_mark_of_markdown_stands_where_it_is_not_read(number):
-    """What begins with <details> is HTML up to the next empty line: `a` would show the backticks."""
+    """<details> begins HTML, up to the next empty line: `a` would show with its backticks."""
     for cell in source(number).cells:
         if cell.cell_type == "markdown":
             for block in re.findall(r"^<details>.*?(?:\n\n|\Z)", cell.source, re.M | re.S):
