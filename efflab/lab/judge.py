@@ -97,15 +97,6 @@ def _limits(rule: Mapping) -> tuple[float, float]:
     return bar - margin, bar + margin
 
 
-def decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
-    """{id: outcome} of every case and control of a rule; a contrast's by the same test.
-
-    A case that is a control too has its outcome as a case.
-    """
-    words = {key: decide(items[key], rule) for key in [*rule["cases"], *_contrast(rule)]}
-    return _control_decisions(rule, items) | words
-
-
 def _control_decisions(rule: Mapping, items: Mapping[str, Evidence]) -> dict[str, str]:
     """{id: outcome} of the controls; of several on one id it is the first that does not hold."""
     words: dict[str, str] = {}
@@ -122,8 +113,10 @@ def _judge_part(
     for item in evidence:
         fits, kinds = item.kind in rule["kinds"], ", ".join(rule["kinds"])
         require(fits, f"kind of {item.id}", item.kind, "one of {kinds}", kinds=kinds)
-    decided = decisions(rule, items)
-    shows = set(_control_decisions(rule, items).values()) <= {"holds"}
+    controls = _control_decisions(rule, items)
+    shows = set(controls.values()) <= {"holds"}
+    cases = {key: decide(items[key], rule) for key in [*rule["cases"], *_contrast(rule)]}
+    decided = controls | cases  # a case that is a control too has its outcome as a case
     word, reason, counts = _decide_part(rule, decided) if shows else ("undecided", NO_CONTROL, {})
     condition = rule["condition"]["en"] if word == "holds if" else ""
     with speaking("en"):
@@ -167,6 +160,7 @@ def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
 
 
 def _test_words(rule: Mapping, unit: str) -> str:
-    low, high = (with_unit(limit, unit) for limit in _limits(rule))
-    exact = low == high and TESTS[rule["test"]] == TESTS["near"]
-    return tr(EXACT if exact else TESTS[rule["test"]], low=low, high=high)
+    limits, test = _limits(rule), rule["test"]
+    low, high = (with_unit(limit, unit) for limit in limits)
+    exact = limits[0] == limits[1] and test in ("near", "between")  # not merely as rounded
+    return tr(EXACT if exact else TESTS[test], low=low, high=high)

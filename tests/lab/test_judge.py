@@ -116,6 +116,7 @@ def test_a_rule_in_words():
     assert rule_words(rule, items) == "each of 2: above 60%; control: between 0.5% and 1.5%"
     equal = dict(cases=["x"], test="near", bar=0)
     assert rule_words(equal, items) == "exactly 0%"
+    assert rule_words(equal | dict(bar=1, margin=1e-9), items) == "between 1% and 1%"
     assert evidence_ids(rule | dict(shows=["w"])) == ["x", "y", "z", "w"]
 
 
