@@ -34,7 +34,7 @@ class Fields:
             self.fields |= {f"{outer}.{key}": value for key, value in inner.items()}
 
     def get(self, name: str, annotation: Any = Any) -> Any:
-        """The field's value; of equal numbers, one a layer, the number."""
+        """The field's value; of equal numbers, one per layer, the number."""
         self.asked.add(name)
         value = self.fields.get(name, self.defaults.get(name))
         is_list = isinstance(value, list) and annotation not in (list, list | None)
@@ -70,7 +70,7 @@ class Fields:
         items = self.get(name, list | None)
         if items is None:
             return None
-        require(len(items) == n_layer, name, items, "{n} items, one a layer", n=n_layer)
+        require(len(items) == n_layer, name, items, "{n} items, one per layer", n=n_layer)
         for item in items:
             require_one_of(name, item, allowed)
         return [allowed[item] for item in items]

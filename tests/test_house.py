@@ -26,7 +26,7 @@ CAPABILITIES = {
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
     "experiments with the power to decide, and what their records come to": 594,
-    "wrong results and refusals by name that reviews of the code found": 275,
+    "wrong results and refusals by name that reviews of the code found": 285,
     "whose the libraries are that the site carries": 16,
 }
 MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
@@ -35,8 +35,8 @@ MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # with intervals by text, 04's two records of trained projections, 03's of a trained window;
 # 16's statements say what their sources compare with, 11's table what is back against dense;
 # checks of exercises that refuse what they must, and a contrast of four cells in 15; targets and
-# open exercises in chapter 1
-MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 34 + 104
+# open exercises in chapter 1; labels that name quantity and unit, on lines of their own
+MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 34 + 104 + 60
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
 capability brings stands apart."""
 MOST_LINES_A_FILE = 300

@@ -65,10 +65,10 @@ def _costs(card: dict) -> dict[str, str]:
     sizes = (f"{format} {significant(n / unit)}" for format, n in card["weight_bytes"].items())
     lines = {"shape": card["shape"]}
     if card["experts"]:
-        lines["active"] = f"{_count(card['active_params'])} parameters a token: {card['experts']}"
+        lines["active"] = f"{_count(card['active_params'])} parameters per token: {card['experts']}"
     lines["weights"] = f"{', '.join(sizes)} {name}"
     if card["kv_bytes_per_token"] is not None:
-        lines["cache"] = f"{size(card['kv_bytes_per_token'])} a token: {card['cache']}"
+        lines["cache"] = f"{size(card['kv_bytes_per_token'])} per token: {card['cache']}"
     states, kept = (size(n) for n in card["training_bytes"].values())
     tokens = f"{card['tokens']:,}"
     lines["training"] = TRAINING.format(states=states, kept=kept, tokens=tokens)

@@ -56,10 +56,10 @@ def cache(config: ModelConfig) -> str:
     if not config.causal:
         return ""
     latent, n = config.attention.latent, config.n_kv_head
-    template = f"keys and values of {{n}} head{'s' if n > 1 else ''} of {{dim}} a layer"
+    template = f"keys and values of {{n}} head{'s' if n > 1 else ''} of {{dim}} per layer"
     words = Words(template, n=n, dim=config.head_dim)
     if latent is not None:
-        template = "a latent of {rank} and {rotary} rotary channels a layer"
+        template = "a latent of {rank} and {rotary} rotary channels per layer"
         words = Words(template, rank=latent.kv_rank, rotary=latent.rope_dim)
     sizes = windows(config)
     if not sizes:
@@ -85,7 +85,7 @@ def techniques(config: ModelConfig, tokens: int) -> list[dict]:
 def _in_use(config: ModelConfig) -> list[tuple[str, str]]:
     rows, latent, n_kv = [], config.attention.latent, config.n_kv_head
     if config.share != "none":
-        rows.append(("01", "shared layers, in use: fewer parameters, as many FLOPs"))
+        rows.append(("01", "shared layers, in use: fewer parameters, the same FLOPs"))
     if latent is not None:
         wide = config.n_head * (latent.nope_dim + latent.rope_dim + latent.v_dim)
         less = significant(wide / (latent.kv_rank + latent.rope_dim), 2)

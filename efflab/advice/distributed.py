@@ -11,13 +11,15 @@ from efflab.distributed.split import ZERO_STAGES, Plan, Split, Training
 
 PLANNER = "efflab.distributed.plan"
 ONE = "there is one device"
-SAME = Loss(0.0, "equal to one process to rounding", "recorded", "notebooks/12_data_parallel.ipynb")
+SAME = Loss(
+    0.0, "equal to one process up to rounding", "recorded", "notebooks/12_data_parallel.ipynb"
+)
 SPLIT = {"latency": "it splits training; a text still runs on one device"}
 SPLIT |= {"checkpoint": "the same weights"}
 """Answers of all techniques here."""
 WHOLE = "each device holds all weights and the cache of its own texts"
 GATHERS = "each token would gather all weights over the network, which is slower than memory"
-SPLITS = "its splits are searched for a step of training; tensor parallelism serves a token"
+SPLITS = "its splits are searched for a training step; for a token, use tensor parallelism"
 GLOBAL_BATCH = 512
 """Sequences per step for the planner: few for many devices, so that splits matter."""
 
@@ -115,5 +117,5 @@ def tensor_parallel(case: Case) -> Technique:
     """
     why, alone = serving.why_alone(case), serving.Served(case.config)
     budgets = serving.compare(case, alone, why or serving.baseline(case))
-    name = "tensor parallelism over one device, its sums left out"
+    name = "tensor parallelism vs. one device, without its sums"
     return Technique(name, "13", serving.ELSEWHERE | budgets, SAME)

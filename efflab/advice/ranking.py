@@ -12,7 +12,7 @@ from efflab.devices import Device
 CHAPTERS = (structure, acceleration, compression, distributed)
 NEGLIGIBLE = 1.0
 """Largest loss of quality, in per cent and with its interval, that counts as keeping it."""
-UNKNOWN = "what it takes from the quality was not recorded"
+UNKNOWN = "its cost in quality was not recorded"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -28,10 +28,10 @@ def advise(
     n_devices: int = 1,
     seq_len: int | None = None,
 ) -> list[dict]:
-    """Rows, the most useful first; those that do not serve the budget come last, with the reason.
+    """Rows, the most useful first; those that do not help the budget come last, with the reason.
 
     Each has `technique`, `serves`, `gain_low` and `gain_high` (times less of the budget if `unit`
-    is "x", else what there is where there was nothing; None if it does not serve), `kind`,
+    is "x", else what there is where there was nothing; None if it does not help), `kind`,
     `source`, `why`, `notebook`, whether it is a `structure`, and its cost in quality: `lost` (per
     cent of `metric`, with `lost_low` and `lost_high`), `lost_kind`, `lost_source`. `gain_model` and
     `lost_model` are the models that were measured or published, None for a formula. With budget
@@ -94,6 +94,6 @@ def remaining_quality(loss: Loss | None) -> Gain | str:
     if loss is None:
         return UNKNOWN
     if loss.most > NEGLIGIBLE:
-        return "it takes over 1 % of the quality, without retraining"
+        return "it costs more than 1% of the quality, without retraining"
     ends = sorted(1 - x / 100 for x in (loss.most, loss.value if loss.low is None else loss.low))
     return Gain(*ends, loss.kind, loss.source)

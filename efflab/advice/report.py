@@ -14,19 +14,19 @@ HEADERS = ("technique", "gain", "quality lost", "notebook")
 
 
 def report(case: Case) -> str:
-    """The advice as a table, with sources, reasons for what does not serve, and next commands."""
+    """The advice as a table, with sources, reasons for what does not help, and next commands."""
     rows = rank(case)
     serving = [row for row in rows if row["serves"]]
     notes = footnotes(serving)
     lines = [heading(case), over(case), ""]
     table = [list(HEADERS), *(_cells(row, notes) for row in serving)]
-    lines += align(table) if serving else ["nothing here serves it"]
+    lines += align(table) if serving else ["nothing here helps"]
     lines += [f"[{number}] {note}" for note, number in notes.items()]
     lines += ["    Another model may lose more."] if notes else []
     if serving:
         lines += ["", "Sources of the gains:"]
         lines += [f"  {row['technique']}: {source_text(row)}" for row in serving]
-    lines += ["", "Does not serve this budget:"]
+    lines += ["", "Does not help this budget:"]
     lines += [f"  {row['technique']}: {row['why']}" for row in rows if not row["serves"]]
     if serving:
         lines += ["", "Go on with:"]
@@ -38,7 +38,7 @@ def heading(case: Case) -> str:
     """The case in one line."""
     name = case.device_name
     devices = name if case.n_devices == 1 else f"{case.n_devices} x {name}"
-    return f"{case.name}, {case.tokens} tokens, {devices}: what serves {case.budget}?"
+    return f"{case.name}, {case.tokens} tokens, {devices}: what helps {case.budget}?"
 
 
 def over(case: Case) -> str:
@@ -52,11 +52,11 @@ def over(case: Case) -> str:
         return words
     memory = case.gpu.memory_bytes or 0.0
     n_bytes, n_tokens = plain.weights(case.config), plain.longest(memory)
-    figure = f"{significant(1000 * plain.seconds(case))} ms a token at least"
+    figure = f"at least {significant(1000 * plain.seconds(case))} ms per token"
     if case.budget == "context":
         figure = f"{n_tokens:,} tokens fit, and the model takes {case.config.max_len:,}"
     sizes = [significant(gb / 1e9) for gb in (n_bytes, memory)]
-    sentence = f"{words}:\n{figure}; {sizes[0]} GB of weights, {sizes[1]} GB on a device"
+    sentence = f"{words}:\n{figure}; {sizes[0]} GB of weights, {sizes[1]} GB per device"
     return sentence if n_tokens else f"{sentence}: {ceil(n_bytes / memory)} would hold them"
 
 

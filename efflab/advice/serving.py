@@ -23,7 +23,7 @@ SEEN = 1.005
 DECODE, CONTEXT = "efflab.inference.decode_bytes", "efflab.cost.kv_cache_bytes"
 ENCODER = "an encoder reads a text whole: it writes no tokens and keeps no cache"
 NO_PEAKS = "neither bandwidth nor memory of this CPU is known: give them as a device of your own"
-NO_ROOM = "{gb} GB of weights a device do not fit into {room} GB"
+NO_ROOM = "{gb} GB of weights per device do not fit into {room} GB"
 ENDLESS = "any text fits already"
 HALF_BYTES = partial(cost.weight_bytes, format="bf16")
 

@@ -11,14 +11,14 @@ from efflab.config import ModelConfig
 
 WINDOW, BLOCKS, RANK, WIDTH = 64, 8 * 64, 256, 128
 """Tokens of a window before the query; keys of a BigBird query; Linformer's k; ALBERT's d_embed."""
-SAME_FLOPS = "as many FLOPs: every layer still runs"
-SAME_BYTES = "as many bytes: every layer reads the shared weights again"
+SAME_FLOPS = "the same FLOPs: every layer still runs"
+SAME_BYTES = "the same bytes: every layer reads the shared weights again"
 EXPERTS = "every layer has experts of its own, which nobody has shared between layers"
 SHORT = "texts this short have little to save in their scores"
 NARROW = "its own windows leave little to save in its scores"
 SHARED = "the model is shared already"
 NONE_TO_SHARE = "its layers after the first hold next to no weights"
-NO_WEIGHTS = "no weight leaves"
+NO_WEIGHTS = "no weights are removed"
 FUSED = "a fused kernel keeps no scores that it could save"
 LOOKS_AHEAD = "its global blocks look ahead, which a causal model may not"
 MIXES = "a summary mixes in later tokens, which a causal model may not see"
@@ -118,7 +118,7 @@ def linformer(case: Case) -> Technique:
 
 
 def _summary(case: Case, name: str, notebook: str, flops: float, why: str | None) -> Technique:
-    """A technique that does not serve a case with a `why`."""
+    """A technique that does not help a case with a `why`."""
     technique = _lighter(case, name, notebook, flops, None, why or NO_WEIGHTS)
     if why is None:
         return technique
@@ -152,12 +152,12 @@ def _speed(case: Case, flops: float, why: str) -> dict[str, Gain | str]:
 def gqa(case: Case) -> Technique:
     """Eight heads of keys and values, or the most below that divide the queries' (Ainslie et al.
     2023)."""
-    return _fewer_heads(case, "GQA: 8 heads of keys and values, trained anew", 8, "GQA-8-XXL")
+    return _fewer_heads(case, "GQA: 8 heads of keys and values, retrained", 8, "GQA-8-XXL")
 
 
 def mqa(case: Case) -> Technique:
     """One head of keys and values for all queries (Shazeer 2019)."""
-    return _fewer_heads(case, "MQA: one head of keys and values, trained anew", 1, "MQA-XXL")
+    return _fewer_heads(case, "MQA: one head of keys and values, retrained", 1, "MQA-XXL")
 
 
 def _fewer_heads(case: Case, name: str, most: int, published: str) -> Technique:

@@ -52,7 +52,7 @@ def report(args: argparse.Namespace, rank: int, world_size: int) -> None:
     result = dict(world_size=world_size, stage=args.stage, losses=losses, state_bytes=sizes)
     for step, loss in enumerate(losses):
         print(f"step {step}: {loss:.4f} nats")
-    print(f"{world_size} ranks, stage {args.stage}: {max(sizes) / 1e6:.1f} MB a rank")
+    print(f"{world_size} ranks, stage {args.stage}: {max(sizes) / 1e6:.1f} MB per rank")
     if args.out:
         write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 

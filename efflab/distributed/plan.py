@@ -25,8 +25,10 @@ FACTORS = (
     "a product of a divisor of n_head={n_head} and d_ff={d_ff} up to {nodes}, one of "
     "n_layer={n_layer} and one of global_batch={batch}; next to it: {near}"
 )
-MORE = "{n} or more for {device} of {memory} GB; here the leanest split needs {least} GB a device"
-NEVER = "more than its {memory} GB; split over any number it needs {least} GB"
+MORE = "{n} or more for {device} of {memory} GB; here the leanest split needs {least} GB per device"
+NEVER = (
+    "more than its {memory} GB; split over any number of devices, it needs {least} GB per device"
+)
 """What a refusal allows."""
 
 

@@ -130,7 +130,7 @@ class Training:
 
     def __post_init__(self):
         n, longest = self.global_batch, self.config.max_len
-        allowed = "at most {most} sequences a step"
+        allowed = "at most {most} sequences per step"
         require(n <= MOST_SEQUENCES, "global_batch", n, allowed, most=MOST_SEQUENCES)
         allowed = "at most max_len={longest}"
         require(self.seq_len <= longest, "seq_len", self.seq_len, allowed, longest=longest)

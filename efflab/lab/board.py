@@ -147,7 +147,7 @@ def board_figure(model: str, points: list[dict]):
     model. Bold: no other is smaller and as good (Pareto). Hollow: recorded.
     """
     measure, more_is_better = MODELS[model]
-    titles = [tr("size (MB)"), tr("time (x of the baseline's)"), tr(measure)]
+    titles = [tr("size (MB)"), tr("time (x baseline)"), tr(measure)]
     titles = [re.sub(r" ?([(（])", r"<br>\1", title) for title in titles]
     best = pareto(points, "bytes", more_is_better)
     names = {_key(p): _row_name(p, bold=p in best) for p in points}

@@ -23,12 +23,12 @@ TESTS: dict[str, str] = {
 }
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
 EXACT = "exactly {low}"
-OTHER_SIDE = "{n_yes} of {n_cases} lie on the claim's side, {n_no} surely do not"
-SPANS = "{n_yes} of {n_cases} surely lie on the claim's side, none surely on the other"
-OTHER_SIDE_ALONE = "it lies on the other side"
-SPANS_ALONE = "its interval spans the bar"
-NO_CONTROL = "a control does not show what it has to, so this test cannot decide"
-NO_CONTRAST = "it is so with the condition; whether it needs it, the contrast does not tell"
+MISSES = "{n_yes} of {n_cases} clearly meet the rule, {n_no} clearly miss it"
+SPANS = "{n_yes} of {n_cases} clearly meet the rule, none clearly misses it"
+MISSES_ALONE = "it lies outside what the rule allows"
+SPANS_ALONE = "its interval reaches both sides of the rule's bound"
+NO_CONTROL = "a control does not show what it must, so this test cannot decide"
+NO_CONTRAST = "it holds under the condition; the contrast does not tell whether it needs it"
 
 
 def judge(
@@ -132,7 +132,7 @@ def _decide_part(rule: Mapping, decided: Mapping[str, str]) -> tuple[str, str, d
     yes, no, alone = words.count("holds"), words.count("does not hold"), len(words) == 1
     counts = dict(n_yes=yes, n_no=no, n_cases=len(words))
     if no:
-        return "does not hold", OTHER_SIDE_ALONE if alone else OTHER_SIDE, counts
+        return "does not hold", MISSES_ALONE if alone else MISSES, counts
     if yes < len(words):
         return "undecided", SPANS_ALONE if alone else SPANS, counts
     without = {decided[key] for key in _contrast(rule)}
@@ -152,7 +152,7 @@ def rule_words(rule: Mapping, items: Mapping[str, Evidence]) -> str:
     test = _test_words(rule, unit)
     words = [test if n == 1 else tr("each of {n}: {test}", n=n, test=test)]
     if _contrast(rule):
-        words.append(tr("without the condition not so"))
+        words.append(tr("fails without the condition"))
     for control in rule.get("controls", []):
         test = _test_words(control, items[control["case"]].unit)
         words.append(tr("control: {test}", test=test))

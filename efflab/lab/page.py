@@ -158,5 +158,10 @@ def single(array: dict) -> dict:
 
 def show_source(*objects) -> None:
     """Show the source of functions or classes, highlighted as the front end highlights code."""
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(item)).rstrip() for item in objects)
+    source = source_of(*objects)
     emit({"text/markdown": f"```python\n{source}\n```", "text/plain": source})
+
+
+def source_of(*objects) -> str:
+    """The source of functions or classes, without indentation, one empty line between two."""
+    return "\n\n".join(textwrap.dedent(inspect.getsource(item)).rstrip() for item in objects)

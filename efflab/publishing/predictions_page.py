@@ -11,8 +11,9 @@ from efflab.publishing.ledger import table
 
 SCORE = {
     "en": (
-        "Freeze {n}: **{verdict}**. {inside} of {total} times inside; high over low {width} in the "
-        "median; {wrong} of {pairs} orders wrong; mean interval score {score}. {machine}, {date}."
+        "Freeze {n}: **{verdict}**. {inside} of {total} times inside; high / low {width} in the "
+        "median; {wrong} of {pairs} pairs misordered; mean interval score {score}. {machine}, "
+        "{date}."
     ),
     "zh": (
         "第 {n} 次：**{verdict}**。{total} 个耗时中有 {inside} 个落在区间内；"
@@ -24,7 +25,7 @@ SCORE = {
 VERDICTS = {"en": ("not met", "met"), "zh": ("未达到", "达到")}
 UNMEASURED = {"en": "Freeze {n}: not measured yet.", "zh": "第 {n} 次预测：尚未实测。"}
 HEADS = {
-    "en": ("model", "format", "phase", "tokens", "texts", "predicted, ms", "measured, ms"),
+    "en": ("model", "format", "phase", "tokens", "texts", "predicted (ms)", "measured (ms)"),
     "zh": ("模型", "格式", "阶段", "token 数", "文本数", "预测（毫秒）", "实测（毫秒）"),
 }
 PHASES = {"en": {}, "zh": {"prefill": "预填充", "decode": "解码"}}

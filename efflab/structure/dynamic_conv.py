@@ -68,7 +68,7 @@ def convolve(x: Hidden, kernels: Kernels, causal: bool) -> Tensor:
 def require_key_mask(mask: Visible, x: Hidden) -> None:
     """Refuse a mask that is not one of x's tokens (B,T,C): (B,1,1,T), or (1,1,1,T) for all."""
     B, T, _ = x.shape
-    allowed = f"({B} or 1, 1, 1, {T}): one value a token, for all queries"
+    allowed = f"({B} or 1, 1, 1, {T}): one value per token, for all queries"
     fits = tuple(mask.shape) in ((B, 1, 1, T), (1, 1, 1, T))
     require(fits, "mask.shape", tuple(mask.shape), allowed)
 

@@ -81,8 +81,8 @@ lab.use_notebook("00_start_here", exercises.EXERCISES, texts("start_here"))
 
 # %%
 crossing = predict(
-    "In BERT-base, from how many tokens on does attention's n² part take more arithmetic than all "
-    "the rest of a layer?",
+    "In BERT-base, beyond how many tokens does attention's n² part take more arithmetic than the "
+    "rest of a layer?",
     unit="tokens",
     secret="crossing",
 )
@@ -190,7 +190,7 @@ show(figures.growth())
 # 这是 `efflab doctor` 看到的情况。即使有缺项，也不妨碍本笔记本运行。
 
 # %% tags=["nbval-ignore-output"]
-table(doctor(), {"what": "part", "found": "found", "without": "what needs it"})
+table(doctor(), {"what": "part", "found": "found", "without": "needed for"})
 
 # %% [markdown] tags=["en"]
 # How fast is it? We take the fastest matrix product and the fastest copy of a large array that we see
@@ -209,7 +209,7 @@ print(machine.name)
 roofs = {
     "fp32 matrix product": (machine.peak("fp32") / 1e9, "GFLOP/s"),
     "copy of a large array": (machine.memory_bandwidth / 1e9, "GB/s"),
-    "ridge, where both limit alike": (machine.ridge("fp32"), "FLOP/byte"),
+    "ridge, where both limits meet": (machine.ridge("fp32"), "FLOP/byte"),
 }
 rows = [{"quantity": name, "value": value, "unit": unit} for name, (value, unit) in roofs.items()]
 table(rows, kind="measured")
@@ -267,7 +267,7 @@ formula = {
     "parameters": cost.num_params(config),
     "FLOPs of a forward pass": cost.forward_flops(config, seq_len),
     "bytes kept for the backward pass": cost.activation_bytes(config, seq_len, 1, **fp32),
-    "milliseconds of a forward pass": 1e3 * sum(least_seconds.values()),
+    "time of a forward pass (ms)": 1e3 * sum(least_seconds.values()),
 }
 
 # %% [markdown] tags=["en"]
@@ -287,7 +287,7 @@ measurement = {
     "parameters": n_parameters(model),
     "FLOPs of a forward pass": forward_profile.flops,
     "bytes kept for the backward pass": bench.saved_bytes(model, text),
-    "milliseconds of a forward pass": 1e3 * timing.median,
+    "time of a forward pass (ms)": 1e3 * timing.median,
 }
 rows = [
     {
@@ -340,14 +340,14 @@ table(rows, kind="measured")
 noise = bench.compare(forward, {"the same": forward}, warmup=1, repeats=15)
 rows = [
     {
-        "quantity": "the same pass over itself",
+        "quantity": "A/A ratio (the pass / itself)",
         "value": noise.again.mean,
         "unit": "x",
         "interval, low": noise.again.low,
         "interval, high": noise.again.high,
     },
     {
-        "quantity": "A/A band: differences within it say nothing",
+        "quantity": "A/A band: smaller differences do not count",
         "value": 100 * noise.band,
         "unit": "±%",
     },
@@ -436,7 +436,7 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # Write C for the number of channels (`d_model`), F for the feed-forward width (`d_ff`) and n for the
 # number of tokens. In each layer, with 2 FLOPs per multiply-accumulate:
 #
-# | part | FLOPs a token | grows with |
+# | part | FLOPs per token | grows with |
 # |---|---|---|
 # | scores and weighted values (Q·Kᵀ, then ·V) | 4 n C | n |
 # | Q, K, V and output projections | 8 C² | - |
@@ -475,9 +475,9 @@ for name in ("bert-base", "gpt2", "gpt2-xl", "gpt3-175b", "qwen3-8b"):
         {
             "model": name,
             "longest input (tokens)": preset.max_len,
-            "n² share there": f"{100 * cost.attention_share(preset, preset.max_len):.0f}%",
+            "n² share at that length": f"{100 * cost.attention_share(preset, preset.max_len):.0f}%",
             "n² = feed-forward at (tokens)": cost.crossing_length(preset, "ffn"),
-            "n² = all else at (tokens)": cost.crossing_length(preset, "linear"),
+            "n² = everything else at (tokens)": cost.crossing_length(preset, "linear"),
             "n² = half of stored bytes at (tokens)": round(rest / scores),
         }
     )
@@ -558,9 +558,9 @@ rows = [
     {
         "attention": name,
         "channels": channels,
-        "half of the FLOPs at (tokens)": 6 * channels,
-        "half of the time at (tokens)": round(6 * channels * ratio.mean),
-        "time / FLOPs": ratio.mean,
+        "n² = half of FLOPs at (tokens)": 6 * channels,
+        "n² = half of time at (tokens)": round(6 * channels * ratio.mean),
+        "crossing length by time / by FLOPs": ratio.mean,
         "interval, low": ratio.low,
         "interval, high": ratio.high,
     }
@@ -710,7 +710,7 @@ check("00-1", answer_1)
 # %% [markdown] tags=["en"]
 # **00-2.** Write the FLOPs of attention's quadratic part over all layers, for n tokens.
 #
-# <details><summary>Hint</summary>Two products a layer; each has n · n · d_model multiply-accumulates, all heads together.</details>
+# <details><summary>Hint</summary>Two products per layer; each has n · n · d_model multiply-accumulates, all heads together.</details>
 
 # %% [markdown] tags=["zh"]
 # **00-2.** 写出 n 个 token 时，所有层中注意力平方部分的 FLOPs。

@@ -72,10 +72,10 @@ lab.use_notebook("01_parameter_sharing", exercises.EXERCISES, texts("parameter_s
 # 继续之前，请先写下两个数字。第一个数按 BERT-base 计算；第二个数在你的机器上用一个小模型（12 层、宽 192）实测。
 
 # %%
-p_params = predict("How many per cent of the parameters does sharing all 12 layers remove?", "%")
+p_params = predict("What percentage of the parameters does sharing all 12 layers remove?", "%")
 
 # %%
-p_time = predict("How many per cent of the time of a forward pass does it save?", "%")
+p_time = predict("What percentage of a forward pass's time does it save?", "%")
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: one layer, many uses
@@ -195,7 +195,7 @@ for paper in data.read_published("albert"):
             "formula (M)": round(formula, 2),
             "ratio": round(formula / paper["params_millions"], 3),
             "score in the paper": paper["average_score"],
-            "training speed in the paper": paper["speedup_over_bert_large"],
+            "training speed in the paper (BERT-large = 1)": paper["speedup_over_bert_large"],
         }
     )
 table(rows, kind="computed", digits=4)
@@ -349,12 +349,12 @@ rows = []
 for n, losses in by_count.items():
     rows.append(
         {
-            "layers sharing": n,
-            "loss (nats)": round(losses["mean"], 3),
+            "layers sharing QKV": n,
+            "loss (nats per token)": round(losses["mean"], 3),
             "lowest": round(losses["low"], 3),
             "highest": round(losses["high"], 3),
-            "cost against none": round(losses["cost"], 3),
-            "its sd over seeds": round(losses["cost_sd"], 3),
+            "loss minus unshared": round(losses["cost"], 3),
+            "sd over seeds": round(losses["cost_sd"], 3),
         }
     )
 table(rows, kind="recorded", digits=4)
@@ -370,8 +370,9 @@ table(rows, kind="recorded", digits=4)
 
 # %% tags=["nbval-ignore-output"]
 live, reference, spread = measure.repeat_qkv(n_shared)
-row = {"layers sharing": n_shared, "loss here": live, "loss, recorded": reference}
-row |= {"may differ by": spread, "agrees": agrees(live, reference, spread)}
+row = {"layers sharing QKV": n_shared, "loss here (nats per token)": live}
+row |= {"recorded loss (nats per token)": reference, "may differ by": spread}
+row |= {"agrees": agrees(live, reference, spread)}
 table([row], kind="measured", digits=4)
 
 # %% tags=["nbval-ignore-output"]
@@ -410,23 +411,24 @@ runs = read_record(qkv_sharing_2.NAME)["runs"]
 costs, losses = qkv_sharing_2.cases(runs), by_seed(runs, "variant", "loss")
 names = {
     "none": "six projections",
-    "half": "one in 3 of 6 layers",
-    "all": "one in all 6 layers",
-    "convolution": "a convolution of 3 tokens, no attention",
+    "half": "one shared by the first 3 of 6 layers",
+    "all": "one shared by all 6 layers",
+    "convolution": "3-token convolution, no attention",
     "layers": "one whole layer, used six times",
 }
 rows = []
 for variant, name in names.items():
-    row = {"model": name, "loss (nats)": sum(losses[variant]) / len(losses[variant])}
+    row = {"model": name, "loss (nats per token)": sum(losses[variant]) / len(losses[variant])}
     cost_here = paired_difference(losses[variant], losses["none"])
-    row |= {"cost against none": cost_here.mean}
+    row |= {"loss minus unshared": cost_here.mean}
     row |= {"interval, low": cost_here.low, "interval, high": cost_here.high}
     rows.append(row)
 table(rows, kind="recorded", digits=4)
 
 # %% [markdown] tags=["en"]
-# Each cost is the increase in loss over the model with six projections, taken seed by seed with the
-# same initial weights and batches (12 seeds; intervals at 95%, by Student's t).
+# Each cost (*loss minus unshared*) is the increase in loss over the model with six projections,
+# taken seed by seed with the same initial weights and batches (12 seeds; intervals at 95%, by
+# Student's t).
 #
 # - **Both controls show an effect.** Without attention, the loss is higher by 0.0314 nats (0.0241
 #   to 0.0386). One whole layer used six times costs 0.271 (0.266 to 0.277).
@@ -502,20 +504,6 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # head loses. One such training takes minutes, and there are 24, so the results are recorded
 # (`efflab experiment encoder-reuse-3`). The rule was registered before the runs began: on each task
 # the head may lose at most 5 points of accuracy.
-#
-# - **Four folds.** With a test set of 600 texts, an accuracy of 80% is uncertain by 3 points either
-#   way (95%), too much for this verdict's bar of 5 points. So each of the 2,394 texts is a test
-#   text once, for a head or an encoder that was trained on the other three quarters.
-# - **Two seeds.** Each seed draws new folds, and new training batches for the encoders.
-# - **Text by text.** We record which texts each model gets right. Where both are right, or both
-#   wrong, the difference is zero. The seeds of a text are averaged first, since they are not new
-#   texts. Intervals are over texts; they say nothing about other models or other kinds of text.
-# - **A control** has to show that this test can see a loss above 5 points: a head on an encoder
-#   with random weights has to lose more than that on `package`, or this part stays undecided. Our
-#   first rule had another control, a head on texts whose words are shuffled. It lost next to
-#   nothing: the words alone give such labels away, as "logger" does for `logging`. A control that
-#   loses nothing cannot show what a loss would look like, so we registered this rule in its place,
-#   with new texts and new seeds.
 
 # %% [markdown] tags=["zh"]
 # ## 8 · 一个编码器，多个任务
@@ -533,21 +521,52 @@ board.add(technique="QKV shared in 2 layers, no retraining", **points.language_p
 # 与之对照的是前三个任务各用一份 MiniLM，2300 万权重全部微调（500 步，每步 16 段文本，约合训练集 4.5 遍，
 # 各任务用同一套设置，没有调过：编码器若训练得更好，任务头只会落后得更多）。训练一份要几分钟，一共 24 份，所以结果来自存档
 # （命令是 `efflab experiment encoder-reuse-3`），规则在开始之前就已登记：在每个任务上，任务头的准确率至多低 5 个百分点。
+
+# %% [markdown] tags=["en"]
+# ### Folds, seeds and pairing
+#
+# - **Four folds.** With a test set of 600 texts, an accuracy of 80% is uncertain by 3 points either
+#   way (95%), too much for this verdict's bar of 5 points. So each of the 2,394 texts is a test
+#   text once, for a head or an encoder that was trained on the other three quarters.
+# - **Two seeds.** Each seed draws new folds, and new training batches for the encoders.
+# - **Text by text.** We record which texts each model gets right. Where both are right, or both
+#   wrong, the difference is zero. The seeds of a text are averaged first, since they are not new
+#   texts. Intervals are over texts; they say nothing about other models or other kinds of text.
+
+# %% [markdown] tags=["zh"]
+# ### 分折、种子、配对
 #
 # - **四折。** 用 600 段文本测试，80% 的准确率有正负 3 个百分点的误差（95%），与这条结论的界限（5 个百分点）太接近。
 #   所以 2,394 段文本全部用来测试，每段一次，测它的任务头或编码器只在另外四分之三上训练过。
 # - **两个种子**，每个种子重新分折，编码器的训练批次也随之不同。
 # - **逐文本比较。** 每段文本答对与否都有记录：两者都对或都错，差为零。同一段文本的各个种子先取平均，
 #   因为它们不是新的文本。区间是对文本计算的，说明不了别的模型，也说明不了别类文本。
-# - **对照**须表明这个测试看得出 5 个百分点以上的下降：任务头若接在权重随机的编码器上，在“所属包”上
-#   须低 5 个百分点以上，否则这一部分未定。我们最初的规则用的是另一种对照：任务头读的是词序打乱的文本。
-#   它的准确率几乎没有下降：这样的标签仅凭词就能得出（例如“logger”一词就透露出 `logging`）。
-#   毫无下降的对照，显不出真有下降时会是什么样子，于是换上新的文本和新的种子，登记了现在这条规则。
+
+# %% [markdown] tags=["en"]
+# ### The control, and the one it replaced
+#
+# A control has to show that this test can see a loss above 5 points: a head on an encoder with
+# random weights has to lose more than that on `package`, or this part stays undecided.
+#
+# Our first rule had another control, a head on texts whose words are shuffled. It lost next to
+# nothing: the words alone give such labels away, as "logger" does for `logging`. A control that
+# loses nothing cannot show what a loss would look like, so we registered this rule in its place,
+# with new texts and new seeds.
+
+# %% [markdown] tags=["zh"]
+# ### 对照，以及它取代的对照
+#
+# 对照须表明这个测试看得出 5 个百分点以上的下降：任务头若接在权重随机的编码器上，在“所属包”上
+# 须低 5 个百分点以上，否则这一部分未定。
+#
+# 我们最初的规则用的是另一种对照：任务头读的是词序打乱的文本。
+# 它的准确率几乎没有下降：这样的标签仅凭词就能得出（例如“logger”一词就透露出 `logging`）。
+# 毫无下降的对照，显不出真有下降时会是什么样子，于是换上新的文本和新的种子，登记了现在这条规则。
 
 # %%
 solutions = {
     "head": "head on the shared encoder",
-    "tuned": "its own fine-tuned encoder",
+    "tuned": "fine-tuned encoder per task",
     "untrained": "head on random weights",
 }
 reuse = read_record(encoder_reuse_3.NAME)
@@ -557,7 +576,7 @@ for run in reuse["runs"]:
 for (task, kind), of_seeds in hits.items():
     values = [encoder_reuse_3.accuracy(of_seed) for of_seed in of_seeds.values()]
     row = {"task": task, "model": solutions[kind], "accuracy (%)": mean(values)}
-    rows.append(row | {"lowest seed": min(values), "highest seed": max(values)})
+    rows.append(row | {"lowest over seeds": min(values), "highest over seeds": max(values)})
 table(rows, kind="recorded")
 
 # %%
@@ -568,12 +587,12 @@ show(figures.reuse_figure(reuse["runs"], lost, solutions))
 n_texts, rows = reuse["settings"]["n_texts"], []
 for key, (task, more, less) in encoder_reuse_3.CASES.items():
     low, high = lost[key].low, lost[key].high
-    row = {"task": task, "model": solutions[less], "against": solutions[more]}
+    row = {"task": task, "model": solutions[less], "compared with": solutions[more]}
     row |= {"points lost": lost[key].mean, "interval, low": low, "interval, high": high}
-    # an interval's width falls with the root of the texts
+    # an interval's width falls with the square root of the number of texts
     distance = max(abs(lost[key].mean - verdicts.POINTS), 0.1)
     needed = n_texts * ((high - low) / 2 / distance) ** 2
-    rows.append(row | {"texts that tell it from 5 points": round(needed, -1)})
+    rows.append(row | {"texts needed to tell it from 5 points": round(needed, -1)})
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
@@ -603,11 +622,11 @@ rows = []
 for task, y in docs.labels.items():
     head, recorded = partial(encoder_tasks.head_hits, embeddings, y), hits[task, "head"][seed]
     here = encoder_reuse_3.fold_hits(len(y), seed, head)
-    row = {"task": task, "commonest class (%)": 100 * (y == mode(y)).mean()}
+    row = {"task": task, "most common class (%)": 100 * (y == mode(y)).mean()}
     row |= {"head here (%)": encoder_reuse_3.accuracy(here)}
     row |= {"recorded (%)": encoder_reuse_3.accuracy(recorded)}
     alike = sum(map(str.__eq__, here, recorded)) if same_python(reuse) else None
-    rows.append(row | {"texts right or wrong in both": alike, "of": len(y)})
+    rows.append(row | {"texts with the same result": alike, "texts in total": len(y)})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -817,7 +836,7 @@ check("01-4", answer_4)
 #   less.
 # - While our small model does not yet need attention, sharing QKV in half or in all of its layers
 #   costs no more than a change of seed. After ten times as many steps, going from half to all of
-#   the layers costs more than 0.02 nats a token; sharing in half costs about that much, so this
+#   the layers costs more than 0.02 nats per token; sharing in half costs about that much, so this
 #   part stays undecided. If layers are shared after training and not retrained, they do not fit
 #   together (we did not test whether a short retraining mends that).
 # - Reusing an encoder for n tasks takes about 1/n of the memory for weights, but 1/n of the time

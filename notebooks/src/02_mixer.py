@@ -35,7 +35,7 @@
 language = "en"
 seed = 0  # of the two models trained here, 0 to 999999
 n_steps = 200  # training steps, 64 digits each, 1 to 2000
-largest_image = 896  # pixels a side, 128 to 1792 in steps of 128
+largest_image = 896  # pixels per side, 128 to 1792 in steps of 128
 
 # %%
 import torch
@@ -73,14 +73,14 @@ lab.use_notebook("02_mixer", exercises.EXERCISES, texts("mixer"))
 
 # %%
 saving = predict(
-    "ViT-B/16 with its attention replaced by token mixing is Mixer-B/16. By how many per cent "
-    "does the arithmetic for one 224 x 224 image fall?",
+    "ViT-B/16 with its attention replaced by token mixing is Mixer-B/16. By what percentage do "
+    "the FLOPs for one 224 x 224 image fall?",
     unit="%",
 )
 growth = predict(
-    "An image of twice the side has four times the patches. How many times as long does one layer "
-    "of ViT-S/16 take for it, between the two largest sizes of section 4 (448 and 896 pixels a side "
-    "as shipped)?",
+    "An image with twice the side has four times the patches. How many times as long does one "
+    "layer of ViT-S/16 take for it? Compare the two largest sizes of section 4 (by default 448 and "
+    "896 pixels per side).",
     unit="x",
 )
 
@@ -197,10 +197,10 @@ for row in read_published("mixer"):
     ours = {
         "model": f"Mixer-{row['model']}",
         "patches": row["patches"],
-        "million parameters (published, no head)": row["params_millions"],
+        "parameters (millions, published, no head)": row["params_millions"],
         "parameters (our formula)": n_params,
         "ratio": n_params / 1e6 / row["params_millions"],
-        "GFLOP an image": mixer_flops(config) / 1e9,
+        "GFLOP per image": mixer_flops(config) / 1e9,
     }
     rows.append(ours)
 table(rows, digits=4, kind="computed")
@@ -257,8 +257,8 @@ rows = [
     {
         "model": name,
         "parameters (no head)": params[name],
-        "GFLOP an image": flops[name] / 1e9,
-        "FLOP a parameter": flops[name] / params[name],
+        "GFLOP per image": flops[name] / 1e9,
+        "FLOP per parameter": flops[name] / params[name],
     }
     for name in params
 ]
@@ -284,7 +284,7 @@ saving.reveal(round(100 * (1 - flop_ratio), 1))
 #
 # Note the FLOPs: at equal *parameters* the Mixer needs more of them than the ViT. Its time need not
 # follow, because in models this small much of the time goes into operators that FLOPs do not count.
-# (*time / ViT's* is the median over paired repeats, not the quotient of the two medians.)
+# (*time / ViT's time* is the median over paired repeats, not the quotient of the two medians.)
 
 # %% [markdown] tags=["zh"]
 # （这里的 ViT-B/16 也像 Mixer 那样对图像块取平均，没有分类 token。）
@@ -313,9 +313,9 @@ for kind, model in models.items():
     row = {
         "model": measure.NAMES[kind],
         "parameters": n_parameters(model),
-        "MFLOP an image (computed)": trained_flops[kind] / 1e6,
-        "ms for 360 images": 1e3 * times[kind].median,
-        "time / ViT's": times[kind].ratio(times["vit"]),
+        "MFLOP per image (computed)": trained_flops[kind] / 1e6,
+        "time for 360 images (ms)": 1e3 * times[kind].median,
+        "time / ViT's time": times[kind].ratio(times["vit"]),
         "accuracy (%)": 100 * mixer_digits.accuracy(model),
     }
     rows.append(row)
@@ -376,8 +376,8 @@ for cost in costs:
         "interval, low": layer_time.low,
         "interval, high": layer_time.high,
         "measured / computed": layer_time.mean / layer_flops,
-        "Mixer layer's weights": cost.n_params["mixer"],
-        "ViT layer's weights": cost.n_params["vit"],
+        "weights per Mixer layer": cost.n_params["mixer"],
+        "weights per ViT layer": cost.n_params["vit"],
     }
     rows.append(row)
 table(rows, kind="measured")

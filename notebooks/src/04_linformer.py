@@ -103,13 +103,13 @@ from efflab.structure.linformer import (
 
 # %%
 rank = predict(
-    "Of 128 singular values of an attention matrix in MiniLM's first layer, how many hold 90% "
-    "of the energy (sum of squares), averaged over heads?",
+    "An attention matrix in MiniLM's first layer has 128 singular values. How many of them hold "
+    "90% of the energy (sum of squares), on average over heads?",
     unit="values",
 )
 memory = predict(
-    "How many times less memory does one Linformer layer take than full attention without a "
-    "fused kernel, at the longest length below and k = 128?",
+    "How many times the memory of one Linformer layer does full attention without a fused kernel "
+    "take, at the longest length below and k = 128?",
     unit="x",
 )
 
@@ -213,9 +213,10 @@ show(figures.spectrum_figure(values))
 # singular values themselves, which gives larger ranks than squares). On the whole, that holds here
 # too: in the last layers, a handful of directions hold nine tenths of the energy in most heads. But
 # "attention is low-rank" is an average. In the first three layers, most heads need few directions
-# too, but several heads need a quarter of all directions or more, and one nearly all. A head that
-# looks only at each token's neighbour, for instance, has a shifted identity matrix: its rank is
-# n - 1, and all of its n - 1 singular values are equally large.
+# too, but several heads need a quarter of all directions or more, and one nearly all. Layer 5 has
+# such a head as well: it needs 35 of 128 directions. A head that looks only at each token's
+# neighbour, for instance, has a shifted identity matrix: its rank is n - 1, and all of its n - 1
+# singular values are equally large.
 #
 # ### Low-rank is not enough
 #
@@ -227,7 +228,7 @@ show(figures.spectrum_figure(values))
 # %% [markdown] tags=["zh"]
 # 论文发现层越高，秩越低（RoBERTa，512 个 token，累加的是奇异值本身，得到的秩比累加平方时大），这里大体也一样：
 # 在最后几层，多数头只要几个方向就占到九成能量。但“注意力是低秩的”只是平均而言：前三层的多数头也只需少数方向，
-# 却有几个要四分之一以上，有一个几乎要全部。例如只看相邻 token 的头，其矩阵就是错开一位的单位矩阵：
+# 却有几个要四分之一以上，有一个几乎要全部；第 5 层也有一个头要 128 个方向中的 35 个。例如只看相邻 token 的头，其矩阵就是错开一位的单位矩阵：
 # 秩是 n - 1，而且这 n - 1 个奇异值一样大。
 #
 # ### 低秩还不够
@@ -268,9 +269,9 @@ for i in (0, len(minilm.layers) - 1):
         "k": k,
         "random E, F: error (%)": errors["random"].mean,
         "segment means: error (%)": errors["means"].mean,
-        "E, F fitted: error (%)": errors["learned"].mean,
-        "the same on their own texts (%)": errors["own"].mean,
-        "best matrix of rank k of each text: error (%)": errors["best"].mean,
+        "fitted E, F: error (%)": errors["learned"].mean,
+        "fitted E, F: error on the fitting texts (%)": errors["own"].mean,
+        "best rank-k matrix per text: error (%)": errors["best"].mean,
     }
     rows.append(row)
 table(rows, kind="measured")
@@ -336,7 +337,7 @@ for technique, model in models.items():
 lab.show_source(linformer_trained.make)
 small = linformer_trained.make("started", seed=0)
 linformer_trained.masked_loss(small, *linformer_trained.masked_windows("train", 16, 0)).backward()
-print(lab.tr("one backward pass gives E and F a gradient too:"))
+print(lab.tr("after one backward pass, E and F have gradients too:"))
 for name, weight in small.named_parameters():
     if name.endswith((".E", ".F")):
         print(
@@ -366,7 +367,7 @@ def loss_rows(losses, names, column):
     rows = []
     for variant, name in names.items():
         over = paired_difference(losses[variant], losses["full"])
-        row = {"attention": name, column: mean(losses[variant]), "over full attention's": over.mean}
+        row = {"attention": name, column: mean(losses[variant]), "above full attention": over.mean}
         rows.append(row | {"interval, low": over.low, "interval, high": over.high})
     return rows
 
@@ -379,12 +380,12 @@ names = {
     "eighth": "16 summaries, E and F trained",
     "quarter": "32 summaries, E and F trained",
     "half": "64 summaries, E and F trained",
-    "started": "32 summaries, E and F trained from segment means on",
-    "means": "32 segment means, the network trained with them",
-    "fitted": "32 summaries, E and F alone fitted to the trained network",
-    "uniform": "a mean of all bytes",
+    "started": "32 summaries, E and F trained, starting from segment means",
+    "means": "32 segment means, network trained with them",
+    "fitted": "32 summaries, only E and F fitted to the trained network",
+    "uniform": "mean of all bytes",
 }
-rows = loss_rows(losses, names, "loss (nats a masked byte)")
+rows = loss_rows(losses, names, "loss (nats per masked byte)")
 table(rows, kind="recorded", digits=3)
 
 # %%
@@ -434,10 +435,10 @@ runs = read_record(linformer_places_2.NAME)["runs"]
 places, losses = linformer_places.cases(runs), by_seed(runs, "variant", "loss")
 names = {
     "full": "full attention",
-    "started": "16 summaries of 64 pixels, trained from segment means on",
-    "uniform": "a mean of all pixels",
+    "started": "16 summaries of 64 pixels, trained, starting from segment means",
+    "uniform": "mean of all pixels",
 }
-rows = loss_rows(losses, names, "loss (nats a masked pixel)")
+rows = loss_rows(losses, names, "loss (nats per masked pixel)")
 table(rows, kind="recorded", digits=3)
 
 # %% [markdown] tags=["en"]
@@ -473,9 +474,10 @@ for n in (64, 128, 2048):
         full_call, less_call = (partial(network.encode, ids) for network in networks)
         compared = bench.compare(full_call, {"Linformer": less_call}, 1, 7)
     saved = linformer_flops(n, n // 4, 64) / attention_flops(n, 64)
-    row = {"n": n, "k": n // 4, "FLOPs of attention's products over full's (computed)": saved}
+    row = {"n": n, "k": n // 4}
+    row |= {"FLOPs of attention's products / full attention's (computed)": saved}
     ratio = compared.ratios["Linformer"].with_noise(compared.band)
-    row |= {"time of the whole network over full's": ratio.mean}
+    row |= {"time of the whole network / full attention's": ratio.mean}
     rows.append(row | {"interval, low": ratio.low, "interval, high": ratio.high})
 table(rows, kind="measured", digits=3)
 
@@ -516,12 +518,12 @@ cost_rows = [
         "n": c.seq_len,
         "k": c.k,
         "FLOPs, full / Linformer (computed)": c.flop_ratio,
-        "times faster than unfused": c.speedup,
-        "times faster than fused": c.fused_speedup.mean,
+        "speedup over unfused (x)": c.speedup,
+        "speedup over fused (x)": c.fused_speedup.mean,
         "interval, low": c.fused_speedup.low,
         "interval, high": c.fused_speedup.high,
-        "times less memory than unfused": c.memory_saving,
-        "times less memory than fused": c.fused_memory_saving,
+        "memory, unfused / Linformer": c.memory_saving,
+        "memory, fused / Linformer": c.fused_memory_saving,
     }
     for c in costs
 ]
@@ -603,9 +605,9 @@ leak_rows = []
 for name, model in models.items():
     row = {
         "attention": name,
-        "loss on random symbols (nats)": measure.learn_random_symbols(model),
-        "least honest loss, ln 8 (computed)": math.log(8),
-        "first answer moves when the last symbol changes by": measure.first_answer_shift(model),
+        "loss on random symbols (nats per symbol)": measure.learn_random_symbols(model),
+        "lowest honest loss, ln 8 (computed)": math.log(8),
+        "shift of the first logits when the last symbol changes": measure.first_answer_shift(model),
     }
     leak_rows.append(row)
 table(leak_rows, kind="measured")
@@ -877,9 +879,9 @@ check("04-4", answer_4)
 #
 # - Linformer shortens the **length** of keys and values to k. Shrinking their width would leave n²
 #   scores.
-# - Most heads of real attention are low-rank, but some in the first three layers are far from it;
-#   and "low-rank" means that each text has a few directions of its own. One fixed projection needs
-#   a network trained with it.
+# - Most heads of real attention are low-rank, but some, mostly in the first three layers, are far
+#   from it; and "low-rank" means that each text has a few directions of its own. One fixed
+#   projection needs a network trained with it.
 # - In our 700 steps, where E and F start mattered more than k, and more quality was kept where a
 #   position means the same in every input.
 # - Linformer saves time at lengths well beyond 2 k. It became famous for saving memory, but a fused
@@ -896,7 +898,7 @@ check("04-4", answer_4)
 # ## 小结
 #
 # - Linformer 把键和值的**长度**缩短到 k。若缩小的是宽度，分数仍有 n² 个。
-# - 真实的注意力中，多数头低秩，但前三层里有些头远非如此；而且“低秩”是指每个文本各有自己的少数方向。
+# - 真实的注意力中，多数头低秩，但有些头远非如此，多在前三层；而且“低秩”是指每个文本各有自己的少数方向。
 #   要用一个固定投影，网络必须带着它训练。在我们的 700 步里，E 和 F 的起点比 k 更要紧；而在同一位置含义总是相同的数据上，质量保住得更多。
 # - 长度远超 2 k 时它省时间。它当年以省内存闻名，这一点融合内核也能做到，而且结果精确、无需重训。
 # - 按论文的做法，它做不了因果注意力；最长输入也是固定的。

@@ -77,8 +77,8 @@ lab.use_notebook("05_dynamic_attention", exercises.EXERCISES, texts("dynamic_att
 
 # %%
 difference = predict(
-    "Two texts, the same position: by how many tokens does the distance that holds 90% of "
-    "DynamicConv's weight differ, on average?",
+    "On average, by how many tokens does the distance that holds 90% of DynamicConv's weight "
+    "differ between two texts at the same position?",
     unit="tokens",
 )
 
@@ -232,9 +232,9 @@ for spec in variants.values():
     low, high = spec["interval"]
     row = {
         "technique": measure.full_name(spec),
-        "held-out loss (nats a token)": spec["loss"],
-        "± (95%, one more seed)": (high - low) / 2,
-        "mixing layers, MFLOP a window": spec["mixing_flops"] / 1e6,
+        "held-out loss (nats per token)": spec["loss"],
+        "± (95%, for one more seed)": (high - low) / 2,
+        "mixing layers (MFLOP per window)": spec["mixing_flops"] / 1e6,
         "parameters": spec["n_params"],
     }
     rows.append(row)
@@ -258,7 +258,7 @@ for variant, spec in variants.items():
     less = estimate.paired_difference(here, [attention_losses[s] for s in seeds])
     row = {
         "technique": measure.full_name(spec),
-        "loss less attention's (nats a token, by seed)": less.mean,
+        "loss minus attention's (nats per token, paired by seed)": less.mean,
         "interval, low": less.low,
         "interval, high": less.high,
     }
@@ -289,14 +289,14 @@ loss, spread = expected_repeat(losses, seed)
 comparable = same_python(read_record(experiment.NAME))  # another Python has another library
 before = {
     "DynamicConv": "recorded, this seed" if seed in losses else "recorded mean",
-    "held-out loss (nats a token)": loss,
+    "held-out loss (nats per token)": loss,
     "interval, low": loss - spread,
     "interval, high": loss + spread,
     "agrees": None,
     "kind": "recorded",
 }
 agreement = agrees(result["loss"], loss, spread if comparable else None)
-now = {"DynamicConv": "trained here", "held-out loss (nats a token)": result["loss"]}
+now = {"DynamicConv": "trained here", "held-out loss (nats per token)": result["loss"]}
 table([before, now | {"agrees": agreement, "kind": "measured"}])
 
 # %% [markdown] tags=["en"]
@@ -354,8 +354,8 @@ distances = {
     "DynamicConv, untrained": measure.ranges_of(untrained),
     "LightweightConv": measure.ranges_of(lightweight.eval()),
     "uniform attention, blind to its input": measure.uniform_ranges(base.config.max_len),
-    "attention of stdlib-gpt": attention,
-    "the same, less its trend over the position": measure.without_trend(attention),
+    "stdlib-gpt's attention": attention,
+    "stdlib-gpt's attention, detrended by position": measure.without_trend(attention),
 }
 
 # %% tags=["nbval-ignore-output"]
@@ -367,9 +367,9 @@ for name, tokens in distances.items():
     row = {
         "technique": name,
         "width (tokens)": width,
-        "5th to 95th percentile (tokens)": measure.spread(tokens),
-        "the same (% of the width)": 100 * measure.spread(tokens) / (width - 1),
-        "between two texts (tokens)": apart.mean,
+        "5th–95th percentile spread (tokens)": measure.spread(tokens),
+        "5th–95th percentile spread (% of width)": 100 * measure.spread(tokens) / (width - 1),
+        "difference between two texts (tokens)": apart.mean,
         "interval, low": apart.low,
         "interval, high": apart.high,
     }
@@ -416,24 +416,24 @@ techniques = {
     "dynamic": "DynamicConv, trained",
     "untrained": "DynamicConv, untrained",
     "fixed": "LightweightConv",
-    "attention": "attention, trained alike",
+    "attention": "attention, trained the same way",
 }
 rows = []
 for mixer, technique in techniques.items():
     tokens = apart[f"range-{mixer}"]
     row = {
         "technique": technique,
-        "between two texts (tokens)": tokens.mean,
+        "difference between two texts (tokens)": tokens.mean,
         "interval, low": tokens.low,
         "interval, high": tokens.high,
-        "held-out loss (nats a token)": sum(losses[mixer]) / len(losses[mixer]),
+        "held-out loss (nats per token)": sum(losses[mixer]) / len(losses[mixer]),
     }
     rows.append(row)
 table(rows, kind="recorded")
 
 # %% tags=["nbval-ignore-output"]
 live, recorded, spread = measure.repeat_used_range(model, kernel_size, seed)
-row = {"technique": "DynamicConv, trained here", "between two texts (tokens)": live}
+row = {"technique": "DynamicConv, trained here", "difference between two texts (tokens)": live}
 row |= {"recorded": recorded, "may differ by": spread}
 table([row | {"agrees": agrees(live, recorded, spread)}], kind="measured")
 
@@ -470,8 +470,8 @@ rows = [
     {
         "technique": name,
         "weights": "fixed" if name == "LightweightConv" else "follow the input",
-        "farthest token back, input A": a,
-        "farthest token back, input B": b,
+        "farthest back, input A (tokens)": a,
+        "farthest back, input B (tokens)": b,
         "range": "fixed" if a == b else "follows the input",
     }
     for name, (a, b) in reaches.items()
@@ -523,7 +523,7 @@ for penalty in measure.PENALTIES:
     needs = torch.tensor(spec["spans"]) + experiment.RAMP
     computed = torch.tensor(spec["reach"]).float()
     row = {
-        "penalty (nats a token)": penalty,
+        "penalty (nats per token of span)": measure.penalty_name(penalty),
         "keys that an average head needs (%)": 100 * needs.clamp_max(n_keys).mean().item() / n_keys,
         "keys computed, widest head of each layer (%)": 100 * computed.mean().item() / n_keys,
     }
@@ -552,7 +552,7 @@ table(rows, kind="recorded")
 
 # %%
 average = predict(
-    "How long, of 512 tokens, is the average head's span z in stdlib-gpt after these 20 steps?",
+    "Out of 512 tokens, what is the mean span z of stdlib-gpt's heads after these 20 steps?",
     unit="tokens",
 )
 
@@ -566,7 +566,7 @@ ends = {"interval, low": quality.low, "interval, high": quality.high}
 rows = [
     {"quantity": "mean span (tokens)", "value": spans.mean().item()} | dict.fromkeys(ends),
     {"quantity": "shortest span that these steps can reach (tokens)", "value": floor},
-    {"quantity": "heads there, of all", "value": f"{at_floor} / {spans.numel()}"},
+    {"quantity": "heads at that span / all heads", "value": f"{at_floor} / {spans.numel()}"},
     {"quantity": "bits per byte", "value": quality.mean} | ends,
 ]
 table(rows, kind="measured")
@@ -582,22 +582,23 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # is what so many steps leave, not what the heads need. More steps would shorten it, at a price that
 # is not measured here.
 #
-# The time need not fall either (see the board's time over the baseline's; above 1 is slower than
-# before). At 512 tokens, attention's quadratic part is about 30 % of the arithmetic in this model's
+# The time need not fall either (see *time / baseline* on the board; above 1 is slower than
+# before). At 512 tokens, attention's quadratic part is about 30% of the arithmetic in this model's
 # layers, and the fused causal kernel already skips almost half of that. The widest head of each
 # layer decides, and the soft mask itself costs something. Spans pay off in long sequences.
 #
 # ## 8 · Explore
 #
-# On the left is the record: loss over arithmetic, with the two chosen points enlarged. On the right
-# are the same two layers in longer sequences, with the spans as learned in windows of 128 tokens
-# (trained on longer windows, they may grow). Widen the kernel: where does the loss stop falling?
-# Raise the penalty: what do the saved FLOPs cost, if anything? Then move the length to 8,192.
+# On the left is the record: loss against arithmetic, with the two chosen points enlarged. On the
+# right are the same two layers in longer sequences, with the spans as learned in windows of 128
+# tokens (trained on longer windows, they may grow). Widen the kernel: where does the loss stop
+# falling? Raise the penalty: what do the saved FLOPs cost, if anything? Then move the length to
+# 8,192.
 
 # %% [markdown] tags=["zh"]
 # 表中是各头放弃了多少；付出的代价，要看每字节比特数与总榜第一行之差。有些头停在 20 步所能达到的最短值上，它们当时还在缩短：
 # 均值是这么多步之后剩下的跨度，不是各头真正需要的跨度。步数再多，跨度还会更短，代价如何，这里没有测。
-# 耗时也未必下降（见总榜上与基线的耗时之比，大于 1 就是更慢）：512 个 token 时，注意力中随长度平方增长的部分约占本模型各层计算量的三成，
+# 耗时也未必下降（见总榜的“耗时 / 基线”，大于 1 就是更慢）：512 个 token 时，注意力中随长度平方增长的部分约占本模型各层计算量的三成，
 # 其中近一半已被融合的因果内核跳过；每层由看得最远的头说了算，软掩码自己也要花时间。跨度的好处要到长序列里才显出来。
 #
 # ## 8 · 探索
@@ -632,7 +633,7 @@ for width in (3, 7, 15, 31):
     row = {
         "kernel width (tokens)": width,
         "layers x (width - 1)": formula,
-        "farthest token back, by gradient": by_gradient,
+        "farthest back, by gradient (tokens)": by_gradient,
         "ratio": by_gradient / formula,
     }
     rows.append(row)
@@ -771,16 +772,17 @@ check("05-3", smallest_kernel)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **05-4 (a target: beat one width for all).** A window of 64 tokens in each of `stdlib-gpt`'s six
-# layers costs 0.36 bits per byte, without retraining, on the 8 windows of text that the check uses
-# (0.45 on the board's 16, in notebook 03). Find six windows, written as
-# `answer_4 = [64, 64, 64, 64, 64, 64]`, whose mean is at most 64 and that cost at most 0.25.
+# **05-4 (target: beat the same width in every layer).** A window of 64 tokens in each of
+# `stdlib-gpt`'s six layers costs 0.36 bits per byte, without retraining, on the 8 held-out excerpts
+# that the check uses (in notebook 03: 0.45 on the board's 16, 0.406 on the record's random ones).
+# Find six windows, written as `answer_4 = [64, 64, 64, 64, 64, 64]`, whose mean is at most 64 and
+# that cost at most 0.25.
 #
 # <details><summary>Hint</summary>Section 7's figure shows the spans that each layer kept. Take from
 # the middle layers, and give to the first and the last layer.</details>
 
 # %% [markdown] tags=["zh"]
-# **05-4（挑战题：胜过一刀切的宽度）。** `stdlib-gpt` 的六层若都用宽 64 的窗口，不再训练，在检查所用的 8 段文本上，每字节要多 0.36 比特（第 03 篇总榜所用的 16 段上为 0.45）。
+# **05-4（挑战题：胜过一刀切的宽度）。** `stdlib-gpt` 的六层若都用宽 64 的窗口，不再训练，在检查所用的 8 段留出文本上，每字节要多 0.36 比特（第 03 篇：总榜所用的 16 段上为 0.45，存档随机抽取的片段上为 0.406）。
 # 请给出六个窗口，写成 `answer_4 = [64, 64, 64, 64, 64, 64]` 的形式，平均不超过 64，使代价不超过 0.25。
 #
 # <details><summary>提示</summary>第 7 节的图里有各层留下的跨度。从中间各层匀出一些，给第一层和最后一层。</details>

@@ -35,10 +35,10 @@
 
 # %% tags=["parameters"]
 language = "en"
-batch_size = 4  # sequences in the weighed training step, 1 to 16
-seq_len = 128  # tokens of each, 32 to 512
+batch_size = 4  # sequences in the measured training step, 1 to 16
+seq_len = 128  # tokens per sequence, 32 to 512
 n_steps = 30  # steps in fp16 with a scaler, 12 to 100
-seed = 0  # of the training that is repeated here, 0 to 1000
+seed = 0  # of the training run repeated here, 0 to 1000
 
 # %%
 import numpy as np
@@ -58,10 +58,11 @@ lab.use_notebook("06_mixed_precision", exercises.EXERCISES, texts("mixed_precisi
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# `torch.amp.autocast` runs matrix products in bf16. By how much does that shrink the memory of a
-# training step of `stdlib-gpt` on `batch_size` x `seq_len` tokens (4 x 128 by default), counting
-# weights, gradients, Adam's state and activations together? And how many times faster did NVIDIA
-# itself train BERT-large on an A100 with mixed precision than without (one card, 128 tokens)?
+# `torch.amp.autocast` runs matrix products (matmuls) in bf16. By how much does that shrink the
+# memory of a training step of `stdlib-gpt` on `batch_size` x `seq_len` tokens (4 x 128 by default),
+# counting weights, gradients, Adam's state and activations together? And how many times faster did
+# NVIDIA itself train BERT-large on an A100 with mixed precision than without (one card, 128
+# tokens)?
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -71,10 +72,10 @@ lab.use_notebook("06_mixed_precision", exercises.EXERCISES, texts("mixed_precisi
 # 用混合精度时的速度又是不用时的多少倍？
 
 # %%
-p_memory = predict("By how many per cent does autocast shrink a training step?", "%")
+p_memory = predict("What percentage of a training step's memory does autocast save?", "%")
 
 # %%
-p_speed = predict("How many times faster did BERT-large train on an A100?", "x")
+p_speed = predict("How many times faster did BERT-large train in mixed precision on an A100?", "x")
 
 # %% [markdown] tags=["en"]
 # ## 2 · A number's bits
@@ -99,7 +100,7 @@ rows = [
         "largest": f.max,
         "smallest normal": f.smallest_normal,
         "smallest": f.smallest,
-        "error at most (%)": 50 * f.epsilon,
+        "max error (%)": 50 * f.epsilon,
     }
     for name, f in FORMATS.items()
 ]
@@ -193,7 +194,7 @@ for name, dtype in TORCH_DTYPES.items():
     row = {
         "format": name,
         "16-bit patterns": len(patterns),
-        "random bits": len(bits),
+        "random fp32 patterns": len(bits),
         "differ from torch": (~same).sum().item(),
     }
     rows.append(row)
@@ -218,7 +219,7 @@ for name in ("fp8_e4m3fn", "fp8_e5m2"):
         "value": values,
         "torch": values.to(TORCH_DTYPES[name]).float(),
         "OCP, saturating": FORMATS[name].cast(values, saturate=True),
-        "OCP, not saturating": FORMATS[name].cast(values, saturate=False),
+        "OCP, non-saturating": FORMATS[name].cast(values, saturate=False),
     }
     for i in range(len(values)):
         row = {header: column[i].item() for header, column in columns.items()}
@@ -254,9 +255,9 @@ for name, encode in measure.ENCODERS.items():  # affine.quantize or block_format
     decoded = gradient_codes.dequantize()
     row = {
         "stored as": name,
-        "bits a value": 8 * weight_codes.nbytes / weight.numel(),
-        "error of the weight (%)": measure.relative_error(weight_codes.dequantize(), weight),
-        "error of the gradient (%)": measure.relative_error(decoded, gradient),
+        "bits per value": 8 * weight_codes.nbytes / weight.numel(),
+        "weight error (%)": measure.relative_error(weight_codes.dequantize(), weight),
+        "gradient error (%)": measure.relative_error(decoded, gradient),
         "gradient rounded to zero (%)": measure.share_lost(decoded, gradient),
     }
     rows.append(row)
@@ -289,8 +290,8 @@ for name, store in measure.OF_A_TENSOR.items():
     decoded = store(gradient)
     row = {
         "stored as": name,
-        "error of the weight (%)": measure.relative_error(store(weight), weight),
-        "error of the gradient (%)": measure.relative_error(decoded, gradient),
+        "weight error (%)": measure.relative_error(store(weight), weight),
+        "gradient error (%)": measure.relative_error(decoded, gradient),
         "gradient rounded to zero (%)": measure.share_lost(decoded, gradient),
     }
     rows.append(row)
@@ -319,7 +320,7 @@ table(rows, kind="measured")
 # The loss is a mean over n tokens, so its gradient for one token carries a factor 1/n, and each
 # layer multiplies what it receives by weights and passes it on. In round numbers: a logit's
 # gradient is at most 1/n, so for n = 512 tokens at most 2⁻⁹; for a token to which the model already
-# gives 99.9 %, a thousandth of that is left, 2⁻¹⁹. fp16's smallest normal number is 2⁻¹⁴, its
+# gives 99.9%, a thousandth of that is left, 2⁻¹⁹. fp16's smallest normal number is 2⁻¹⁴, its
 # smallest number of all is 2⁻²⁴, and **half of that, 2⁻²⁵, is the floor**: anything at or below it
 # becomes zero. So this gradient is only 6 halvings above the floor, and a batch 64 times as large
 # brings it down there.
@@ -436,7 +437,7 @@ for step in steps:
 same = scales == [step["scale"] for step in steps]
 assert same
 assert steps[0]["skipped"]  # 2^22 is far too large
-print(lab.tr("LossScaler has the same scales:"), same)
+print(lab.tr("Scales match LossScaler's:"), same)
 
 # %% [markdown] tags=["en"]
 # At first no step is taken at all: the loss does not move until the scale has come down. Later,
@@ -498,8 +499,8 @@ show(figures.zeroing_figure(zeroing, summing))
 # **16 bytes**.
 #
 # *Autocast* keeps all of that in fp32 and makes 16-bit copies of the matrices on the fly:
-# 16 + 2 = **18**. The other recipe (a *recipe* says in which format weights, gradients, moments and
-# arithmetic are), a 16-bit model with *master weights* (Micikevicius; ZeRO), has
+# 16 + 2 = **18**. The other recipe (a *recipe* fixes the format of weights, gradients, moments and
+# arithmetic), a 16-bit model with *master weights* (Micikevicius; ZeRO), has
 # weight 2, gradient 2, master weight 4, moments 8: **16** again (18 in Megatron, with fp32
 # gradients). Neither recipe halves anything here. Why keep a master copy? In bf16, 1 + 1/512 is 1:
 # an update smaller than half the spacing between numbers is rounded away.
@@ -515,7 +516,7 @@ show(figures.zeroing_figure(zeroing, summing))
 # 取一个参数，用 Adam。fp32：权重 4，梯度 4，一阶矩和二阶矩 8，共 **16 字节**。
 #
 # *autocast* 把这些全留在 fp32，计算过程中再为矩阵做一份 16 比特副本：16 + 2 = **18**。
-# 另一种做法是 16 比特模型加*主权重*（Micikevicius；ZeRO）：权重 2，梯度 2，主权重 4，两个矩 8，又是 **16**
+# 另一种做法（*做法*规定权重、梯度、矩和运算各用什么格式）是 16 比特模型加*主权重*（Micikevicius；ZeRO）：权重 2，梯度 2，主权重 4，两个矩 8，又是 **16**
 # （Megatron 用 fp32 梯度，为 18）。
 # 两者在这里都没有减半。为什么要主权重？在 bf16 里 1 + 1/512 等于 1：不到半个步长的更新会被舍入掉。
 #
@@ -535,13 +536,13 @@ for name, r in RECIPES.items():
         "optimizer": r.optimizer,
         "16-bit copies": r.copies,
     }
-    row = {"recipe": name, **n_bytes, "bytes a parameter": sum(n_bytes.values())}
-    row |= {"a value kept": r.values, "of the residual stream": r.residual}
-    rows.append(row | {"Llama 3.1 70B's state (GB)": state / 1e9})
+    row = {"recipe": name, **n_bytes, "bytes per parameter": sum(n_bytes.values())}
+    row |= {"bytes per kept value": r.values, "bytes per residual value": r.residual}
+    rows.append(row | {"Llama 3.1 70B state (GB)": state / 1e9})
 table(rows, digits=4, kind="computed")
 
 # %% [markdown] tags=["en"]
-# See column *Llama 3.1 70B's state*: training this model in any mixed recipe takes no less than
+# See column *Llama 3.1 70B state*: training this model in any mixed recipe takes no less than
 # fp32's 1,129 GB. Before the first activation, that takes 14 cards of "80 GB" (85.9 · 10⁹ bytes).
 # (*16 bits only* halves the state, but it is not a mixed recipe: without a master copy it loses
 # small updates.) Where short formats do help is *serving*, because there the state is the weights
@@ -574,8 +575,8 @@ for recipe, parts in actual.items():
             "part": part,
             "formula (MB)": formula[part] / 1e6,
             "measured (MB)": n_bytes / 1e6,
-            "ratio": n_bytes / formula[part],
-            "of fp32": n_bytes / actual["fp32"][part],
+            "measured / formula": n_bytes / formula[part],
+            "measured / fp32": n_bytes / actual["fp32"][part],
         }
         rows.append(row)
 table(rows, kind="measured")
@@ -611,7 +612,7 @@ for (tokens, chunk, recipe), parts in larger.items():
     if recipe != "fp32":
         full = larger[tokens, chunk, "fp32"]
         row = {
-            "tokens a step": tokens,
+            "tokens per step": tokens,
             "loss": "in chunks" if chunk else "whole",
             "recipe": recipe,
             "fp32 (MB)": full[measure.PEAK] / 1e6,
@@ -623,8 +624,8 @@ for (tokens, chunk, recipe), parts in larger.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# With the loss whole, the peak of the leanest mixed recipe (*master weights*) is 64 % of fp32's at
-# 10,240 tokens. No batch brings it below 62 %, because beyond the state each token adds 62 % of
+# With the loss whole, the peak of the leanest mixed recipe (*master weights*) is 64% of fp32's at
+# 10,240 tokens. No batch brings it below 62%, because beyond the state each token adds 62% of
 # what it adds in fp32. With the loss in chunks, what is kept is half to within a few per mille, and
 # the whole step approaches half as the state's share shrinks. So the memory that "halves" is the
 # values kept by the layers. The rest has remedies of its own: 8-bit moments (bitsandbytes), sharded
@@ -673,8 +674,8 @@ rows = []
 for what, ratio in measure.cpu_ratios(2, 64).items():
     slower, faster = ratio["low"] > 1 + ratio["band"], ratio["high"] < 1 - ratio["band"]
     row = {
-        "bf16 for": what,
-        "time over fp32": ratio["mean"],
+        "bf16 used for": what,
+        "time / fp32": ratio["mean"],
         "from": ratio["low"],
         "to": ratio["high"],
         "A/A band (%)": 100 * ratio["band"],
@@ -716,7 +717,7 @@ for name in mixed_precision.PRECISIONS:
     row = {
         "precision": name,
         "held-out loss (nats)": sum(losses.values()) / len(losses),
-        "more than fp32": more and more.mean,
+        "difference from fp32 (nats)": more and more.mean,
         "from": more and more.low,
         "to": more and more.high,
         "seeds": len(losses),
@@ -777,8 +778,8 @@ show(figures.roofs_figure())
 # `torch.set_float32_matmul_precision("high")`.
 #
 # A whole training step is more than matrix products: LayerNorm, GELU and additions only move bytes,
-# and Adam's state stays in fp32. The first table puts our bound for BERT-large (*at best*) beside
-# the published runs. (The V100's batches are NVIDIA's accumulated batches divided by its
+# and Adam's state stays in fp32. The first table puts our bound for BERT-large (*best speed-up*)
+# beside the published runs. (The V100's batches are NVIDIA's accumulated batches divided by its
 # accumulation steps. Our bound assumes an Adam step for every batch and logits for every token;
 # NVIDIA accumulates 32 to 512 batches per step, so its own bound is higher, close to 2 over TF32.)
 # In the second table, translation batches are counted in tokens:
@@ -790,14 +791,14 @@ show(figures.roofs_figure())
 # 原版 PyTorch 默认用 fp32 做矩阵乘法，加一行 `torch.set_float32_matmul_precision("high")` 才用 TF32。
 #
 # 一个训练步不只有矩阵乘法：LayerNorm、GELU 和加法只搬字节，Adam 的状态仍是 fp32。
-# 下面把 BERT-large 的理论最好值与文献中的结果并列。（V100 的批是 NVIDIA 的累积批除以累积步数。我们的算法每个批都做一次 Adam 更新，
+# 下面把 BERT-large 的理论最高加速比与文献中的结果并列。（V100 的批是 NVIDIA 的累积批除以累积步数。我们的算法每个批都做一次 Adam 更新，
 # 且每个 token 都算 logits；NVIDIA 累积 32 到 512 个批才更新一次，它的上界因此更高，相对 TF32 接近 2。）
 # 第二张表里，翻译任务的批以 token 计：
 
 # %%
 runs = verdicts.published_runs()
 shapes = [("A100 80GB SXM", 128, 256), ("A100 80GB SXM", 512, 32)]
-shapes += [("V100 SXM2", 128, 64), ("V100 SXM2", 512, 8)]  # accumulated batch over steps
+shapes += [("V100 SXM2", 128, 64), ("V100 SXM2", 512, 8)]  # accumulated batch / steps
 rows = []
 for device, tokens, batch in shapes:
     own = [run for run in runs if run["device"].startswith(device[:4])]
@@ -809,8 +810,8 @@ for device, tokens, batch in shapes:
             "sequence length (tokens)": tokens,
             "batch": batch,
             "baseline": base,
-            "at best (computed)": measure.step_gain(device, base, tokens, batch),
-            "published": gains[0] if gains else None,
+            "best speed-up (computed)": measure.step_gain(device, base, tokens, batch),
+            "published speed-up": gains[0] if gains else None,
         }
         rows.append(row)
 table(rows)
@@ -841,7 +842,7 @@ p_speed.reveal(runs[0]["gain"])
 # well, BERT gained 2.33 over TF32.
 #
 # Roofs give what is possible. What a real GPU does, as recorded by `make bench-gpu` (run it, and
-# your GPU joins the tables): square products, and a training step of a model with 12 layers of 768
+# your GPU joins the tables): square matmuls, and a training step of a model with 12 layers of 768
 # channels.
 
 # %% [markdown] tags=["zh"]
@@ -980,10 +981,10 @@ check("06-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **06-3 (open: beat this verdict).** The verdict on `amp-memory` says that mixed precision does not halve the
+# **06-3 (open: beat `amp-memory`).** Its verdict says that mixed precision does not halve the
 # memory of a whole step. Come as close to half as you can, by any recipe: write `answer_3(model)`,
 # which returns the model and an optimizer for it, both changed as you like. Two training steps,
-# counted from the first tensor on, may take at most 60 % of fp32's bytes, and after 60 steps of a
+# counted from the first tensor on, may take at most 60% of fp32's bytes, and after 60 steps of a
 # tiny model the loss may be at most 0.05 nats higher. How low can you get? Try fewer moments,
 # moments in 8 bits, or master weights stored as differences.
 #
@@ -991,7 +992,7 @@ check("06-2", answer_2)
 # dtype of the parameters that it is given.</details>
 
 # %% [markdown] tags=["zh"]
-# **06-3（开放题：推翻这个结论）。** `amp-memory` 的结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
+# **06-3（开放题：推翻 `amp-memory`）。** 它的结论说：混合精度并不能让整个训练步的内存减半。请尽量接近一半，做法不限：
 # 写出 `answer_3(model)`，返回模型和它的优化器，怎么改都行。从第一个张量算起，训练两步所占的字节不超过 fp32 的 60%；
 # 微型模型训练 60 步之后，损失最多比 fp32 高 0.05 nat。你能压到多低？试试更少的矩、8 比特的矩、以差值形式保存的主权重。
 #

@@ -72,7 +72,7 @@ lab.use_notebook("07_compiler_fusion", exercises.EXERCISES, texts("compiler_fusi
 
 # %%
 n_kernels = predict(
-    "How many kernels does XLA make of these 46 operations, on a CPU?",
+    "Into how many kernels does XLA compile these 46 operations on a CPU?",
     unit="kernels",
 )
 
@@ -207,7 +207,7 @@ rows += [measure.report_row("written out", "our fuser", ours, kind="computed")]
 table(rows)
 
 # %%
-show(figures.graph_figure(report, lab.tr("XLA: one block before and after")))
+show(figures.graph_figure(report, lab.tr("One block before and after XLA")))
 
 # %% [markdown] tags=["en"]
 # Read the figure row by row:
@@ -285,10 +285,11 @@ table(rows)
 
 # %%
 total = fusion.attention_bytes(4, 2)
-print(lab.tr("{n} = {counted} bytes", n=total, counted=measure.attention_report(4, 2).bytes_before))
+counted = measure.attention_report(4, 2).bytes_before
+print(lab.tr("{n} bytes by formula, {counted} counted", n=total, counted=counted))
 for fused in ("none", "softmax", "all"):
     n_bytes = fusion.attention_bytes(4, 2, fused=fused)
-    print(f"{fused:8}", lab.tr("{n:4} bytes", n=n_bytes))
+    print(f"{fused=:8}", lab.tr("{n:4} bytes", n=n_bytes))
 
 # %% [markdown] tags=["en"]
 # ## 6 · Measure: how much of it reaches the clock
@@ -296,8 +297,8 @@ for fused in ("none", "softmax", "all"):
 # We time compiled and uncompiled runs interleaved, on as many threads as torch uses. The first row
 # of each framework is the baseline against itself (A/A): identical runs differ by that much here,
 # and only a difference beyond it counts. A ratio is the median over pairs of runs, so it may differ
-# from the quotient of the two medians in column *ms*. `torch.compile` comes in the next section;
-# its times are already listed here.
+# from the quotient of the two medians in column *time (ms)*. `torch.compile`, whose compiler is
+# Inductor, comes in the next section; its times are already listed here.
 #
 # Our fuser's kernels run too. In `torch`, the same block is 43 operations, of which the fuser makes
 # 19 kernels. Inductor compiles each loop of several operations on its own, into one kernel each;
@@ -308,7 +309,7 @@ for fused in ("none", "softmax", "all"):
 #
 # 编译与不编译交替计时，线程数与 torch 相同。每个框架的第一行是基线与它自己相比：在这台机器上，
 # 两次同样的运行也会差这么多（A/A），超出这个范围才算数。比值是成对运行之比的中位数，所以可能与两个耗时中位数之商略有出入。
-# `torch.compile` 下一节再讲，时间先列在这里。我们的融合 pass 这次也真的运行一遍：同一个块在 torch 中有 43 个算子，它合成 19 个内核。
+# `torch.compile`（编译器是 Inductor）下一节再讲，时间先列在这里。我们的融合 pass 这次也真的运行一遍：同一个块在 torch 中有 43 个算子，它合成 19 个内核。
 # 含多个算子的循环由 Inductor 逐个编译，每个正好一个内核；矩阵乘法和单个算子仍用 torch 的内核：
 
 # %%
@@ -360,7 +361,7 @@ rows += [measure.report_row("torch's own kernels", "Inductor", library)]
 table(rows)
 
 # %%
-show(figures.graph_figure(written, lab.tr("Inductor: the same block before and after")))
+show(figures.graph_figure(written, lab.tr("The same block before and after Inductor")))
 
 # %% [markdown] tags=["en"]
 # Inductor puts a whole LayerNorm into one kernel: several loops in a row, with no launch between
@@ -406,8 +407,9 @@ table(figures.constant_rows(model))
 # For 16 kernels and more it mostly does, with errors of a few tenths, while the times span more
 # than two orders of magnitude in all. A single kernel can take several times what the model says;
 # part of it may be the overhead of the call itself, which the model leaves out. Below the size at
-# which the two terms are equal (column *even at*), a kernel costs its launch, whatever it computes;
-# above it, its bytes. The bandwidth is that of a cache, because these arrays fit into one.
+# which the two terms are equal (column *break-even size*), a kernel costs its launch, whatever it
+# computes; above it, its bytes. The bandwidth is that of a cache, because these arrays fit into
+# one.
 #
 # On a GPU, launches run ahead: while the GPU works, the CPU already queues the next kernels. So the
 # **longer** of the two terms counts instead of their sum, and only that fits what `make bench-gpu`
@@ -437,8 +439,8 @@ table(measure.fused_rows(chains), kind="measured")
 # The figure's lines and filled dots come from the model (computed). The model charges the fused
 # kernel one launch and nothing for the call, so the title says what fusing *could* give. Open
 # symbols are the measured chains: with few values, the fused ones lie far above their line. Move
-# the number of operators and of values. Set the launch to 5 µs and choose a GPU: at which size do
-# the bytes take over from the launches, and does the speed-up change there?
+# the number of operators and of values. Set the launch overhead to 5 µs and choose a GPU: at which
+# size do the bytes take over from the launches, and does the speed-up change there?
 
 # %% [markdown] tags=["zh"]
 # 加速比远不到 16：在这台机器上，调用一次编译好的程序，无论算什么都要十微秒以上，相当于启动 torch 的许多个内核；
@@ -466,13 +468,14 @@ explore(figures.fusion_cost_here(model, chains), frames=7)
 table(measure.small_rows(), kind="measured")
 
 # %% [markdown] tags=["en"]
-# A ratio above 1 is a loss if it lies outside the noise (the interval is that of column "/ torch's
-# own two"). With few values, the compiled program may lose even to the six operations; it loses to
-# torch's own two wherever the whole interval lies above 1.
+# A ratio above 1 is a loss if it lies outside the noise (the interval is that of column *time /
+# torch's two kernels*). With few values, the compiled program may lose even to the six operations;
+# it loses to torch's own two wherever the whole interval lies above 1.
 #
 # **Changing shapes.** XLA compiles a program for one shape. Sentences come in all lengths, so XLA
 # compiles again for each; people therefore pad to a few lengths. torch starts in the same way, but
-# it notices which size changes, and its second compilation covers any value of it.
+# it notices which size changes, and its second compilation covers any value of it. The table counts
+# compilations so far:
 
 # %% [markdown] tags=["zh"]
 # 比值大于 1 且超出噪声，就是变慢（表中的区间是与 torch 现成两个内核之比的区间）。值少时，编译后的程序可能连六个单独的算子都不如；
@@ -480,6 +483,7 @@ table(measure.small_rows(), kind="measured")
 #
 # **形状多变。** XLA 的一个程序只适用于一种形状。句子长短不一，每遇到一种长度就要重新编译，
 # 所以人们会填充到少数几种长度。torch 起初也一样，但发现某一维在变之后，第二次就编译成适用于任意长度的版本。
+# 表中是累计的编译次数：
 
 # %%
 lengths = (100, 200, 300, 400, 500, 120)
@@ -495,10 +499,10 @@ for i, n in enumerate(lengths):
     rows.append(
         {
             "sequence length (tokens)": n,
-            "XLA, as it comes": exact._cache_size(),
+            "XLA, default": exact._cache_size(),
             "XLA, padded to a power of two": padded._cache_size(),
             "torch, dynamic=False": static[i],
-            "torch, as it comes": automatic[i],
+            "torch, default": automatic[i],
         }
     )
 table(rows, kind="measured")
@@ -508,7 +512,7 @@ table(rows, kind="measured")
 # or less.
 # (Inductor's seconds are those of the first call, XLA's those of `.compile()` alone, without
 # tracing. Inductor finds on disk what it compiled in an earlier run, so run this twice. If the
-# interval of their ratio does not separate the two times, the table says *not told apart*.)
+# interval of their ratio does not separate the two times, the table says *no clear difference*.)
 
 # %% [markdown] tags=["zh"]
 # **调用太少。** 编译要零点几秒到十几秒，每次调用省下的是毫秒级，甚至更少。（Inductor 的秒数是首次调用的，
@@ -529,9 +533,10 @@ for form, baseline in baselines.items():
     ratio = timings[form].ratio_interval(baseline)
     pays = "never" if calls == float("inf") else f"{calls:,.0f}"
     if ratio.low <= 1 <= ratio.high:
-        pays = "not told apart"
-    row = {"form": form, "compiling (s)": seconds, "saved a call (ms)": 1e3 * (before - after)}
-    rows.append(row | {"pays from (calls)": pays})
+        pays = "no clear difference"
+    row = {"form": form, "compile time (s)": seconds}
+    row |= {"saved per call (ms)": 1e3 * (before - after), "pays off after (calls)": pays}
+    rows.append(row)
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -562,9 +567,9 @@ for fused, (form, formula) in figures.FORMULAS.items():
     rows.append(
         {
             "form": form,
-            "values a head": formula,
+            "values per head": formula,
             "MB (computed)": n_bytes / 1e6,
-            "MB, counted in the compiler's program": count / 1e6 if count else None,
+            "MB (counted in the program)": count / 1e6 if count else None,
             "counted / formula": count / n_bytes if count else None,
         }
     )
@@ -594,7 +599,7 @@ for gpu, part in gpu_bench.read_part(gpu_bench.COMPILED).items():
     baseline |= dict(low=1 - part["band"], high=1 + part["band"])
     for row in [baseline, *part["rows"]]:
         ratio = {"time / single operations": row["ratio"], "from": row["low"], "to": row["high"]}
-        rows.append({"device": gpu, "form": row["form"], "ms": row["ms"]} | ratio)
+        rows.append({"device": gpu, "form": row["form"], "time (ms)": row["ms"]} | ratio)
 table(rows, kind="recorded")
 
 # %%
@@ -602,9 +607,9 @@ rows = []
 for gpu, part in gpu_bench.read_part(gpu_bench.ATTENTION).items():
     for row in part["rows"]:
         size = {"sequence length (tokens)": row["seq_len"], "kernel": row["kernel"]}
-        time = {"ms": row["ms"], "time / written out": row["ratio"]}
-        rows.append({"device": gpu} | size | time | {"MB, beside the inputs": row["mb"]})
-table([row for row in rows if row["ms"] is not None], kind="recorded")
+        time = {"time (ms)": row["ms"], "time / written out": row["ratio"]}
+        rows.append({"device": gpu} | size | time | {"MB beyond the inputs": row["mb"]})
+table([row for row in rows if row["time (ms)"] is not None], kind="recorded")
 
 # %% [markdown] tags=["en"]
 # For the block, the compiler gets most of what fusing by hand gives, but not all. In attention, the
@@ -701,10 +706,11 @@ check("07-3", attend)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **Beat this verdict.** Find a function for which XLA does *not* launch fewer kernels, or for which
-# the bytes grow: `fusion.xla_report(fn, *arrays)` reports both. Reductions in a row are one
-# starting point, a copy that a product demands is another. Conversely, which form of LayerNorm
-# (think of E[x²] − E[x]²) needs fewer than five kernels, and what does it cost in accuracy?
+# **Beat the `xla-fusion` verdict.** Find a function for which XLA does *not* launch fewer kernels,
+# or for which the bytes grow: `fusion.xla_report(fn, *arrays)` reports both. Reductions in a row
+# are one starting point, a copy that a product demands is another. Conversely, which form of
+# LayerNorm (think of E[x²] − E[x]²) needs fewer than five kernels, and what does it cost in
+# accuracy?
 #
 # ## Recap
 #
@@ -725,7 +731,7 @@ check("07-3", attend)
 # **Next:** [08 · Accelerators](08_accelerators.ipynb): hardware in which the loop itself is wired.
 
 # %% [markdown] tags=["zh"]
-# **推翻这个结论。** 找一个函数，使 XLA *并不*减少内核数，或者字节反而变多：`fusion.xla_report(fn, *arrays)`
+# **推翻 `xla-fusion` 的结论。** 找一个函数，使 XLA *并不*减少内核数，或者字节反而变多：`fusion.xla_report(fn, *arrays)`
 # 两者都会告诉你。可以从连续的归约入手，也可以利用矩阵乘法所要求的复制。反过来也想一想：
 # LayerNorm 写成哪种形式（想想 E[x²] − E[x]²），内核能少于五个？精度上又要付出什么？
 #

@@ -25,7 +25,7 @@
 # # 08 · 加速器
 #
 # 文章说 NPU 的延迟比 GPU 低 40%，FPGA 也能承担推理。手边没有这些硬件也能求证：我们先让数字在乘法器网格里一步步流动，
-# 数出周期；再用同一套计时公式比较一款 NPU 与三款 GPU；最后自己写一个矩阵单元，它是真正的硬件描述：逐时钟仿真，
+# 数出周期；再用同一套计时公式比较一款 NPU 与三款 GPU；最后自己写一个矩阵单元，它是真正的硬件描述：逐时钟模拟，
 # 结果逐比特一致，并综合到买得到的芯片上。
 #
 # | | |
@@ -70,9 +70,7 @@ lab.use_notebook("08_accelerators", exercises.EXERCISES, texts("accelerators"))
 # 许多个头依次计算。
 
 # %%
-p_used = predict(
-    "How many per cent of the multiplications that its cells could do are needed?", "%"
-)
+p_used = predict("What percentage of the multiplications the grid could do is useful work?", "%")
 
 # %% [markdown] tags=["en"]
 # 40 % lower latency means 0.6 of the time. Take a whole BERT-base block and eight texts of 128
@@ -82,7 +80,7 @@ p_used = predict(
 # 延迟低 40%，就是用时为 0.6 倍。取 BERT-base 的一整层，八条文本，每条 128 个 token。
 
 # %%
-p_ratio = predict("The first TPU's time over an A100's, both in int8?", "x")
+p_ratio = predict("What is the ratio of the first TPU's time to an A100's, both in int8?", "x")
 
 # %% [markdown] tags=["en"]
 # Six FPGAs, with 28 to 6,840 multipliers, are filled with int8 units of 4 x 4 cells.
@@ -91,7 +89,7 @@ p_ratio = predict("The first TPU's time over an A100's, both in int8?", "x")
 # 六款 FPGA 各有 28 至 6,840 个乘法器，都放满 4 × 4 的 int8 矩阵单元。
 
 # %%
-p_chips = predict("On how many of the six do MiniLM's products for 128 tokens take at most 100 ms?")
+p_chips = predict("How many of the six run MiniLM's matrix products for 128 tokens within 100 ms?")
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: a grid that multiplies
@@ -278,7 +276,7 @@ for count, registers in ((1, 1), (12, 1), (12, 2), (1200, 2)):
     cycles = heads.cycles(256, 256, "ws", registers == 2) + 1
     used = 100 * heads.macs / (cycles * 256 * 256)
     row = {"heads in a row": count, "registers": registers}
-    rows.append(row | {"cycles a head": cycles / count, "utilization (%)": used})
+    rows.append(row | {"cycles per head": cycles / count, "utilization (%)": used})
 table(rows, kind="computed")
 p_used.reveal(rows[-1]["utilization (%)"])
 
@@ -365,12 +363,12 @@ for part in systolic.block_products(PRESETS["bert-base"], seq_len):
     rows.append(
         {
             "product": part.name,
-            "TPUv1: at its peak (us)": 1e6 * work / tpu.peak_ops,
-            "one register (us)": 1e6 * npu.npu_seconds(part, plain),
-            "two registers (us)": 1e6 * npu.npu_seconds(part, array),
-            "with its memory (us)": 1e6 * npu.npu_seconds(part, tpu),
-            "A100 INT8: at its peak (us)": 1e6 * work / gpu.peak("int8"),
-            "its tiles and memory (us)": 1e6 * npu.gpu_seconds(part, gpu, "int8"),
+            "TPUv1 at peak (µs)": 1e6 * work / tpu.peak_ops,
+            "one register (µs)": 1e6 * npu.npu_seconds(part, plain),
+            "two registers (µs)": 1e6 * npu.npu_seconds(part, array),
+            "two registers and memory (µs)": 1e6 * npu.npu_seconds(part, tpu),
+            "A100 INT8 at peak (µs)": 1e6 * work / gpu.peak("int8"),
+            "A100 tiles and memory (µs)": 1e6 * npu.gpu_seconds(part, gpu, "int8"),
         }
     )
 table(rows, kind="computed")
@@ -472,7 +470,7 @@ here = measure.device_names()
 rows = []
 for device in ("CPU", "GPU", "NPU"):
     names = [name for key, name in here.items() if key.split(".")[0] == device]
-    rows.append({"device": device, "here": bool(names), "name": "/".join(names) or "-"})
+    rows.append({"device": device, "available": bool(names), "name": "/".join(names) or "-"})
 table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
@@ -515,7 +513,7 @@ show_source(fpga.hardware)
 
 # %% [markdown] tags=["zh"]
 # 结果对吗？输入是 MiniLM 第一层注意力处理一句话时真正收到的值，权重是它的查询权重，都量化成 int8：
-# 8 个 token，384 个通道，8 个输出。仿真器逐时钟运行这块硬件。不是“接近”，而是整数完全相同，一个比特不差。
+# 8 个 token，384 个通道，8 个输出。模拟器逐时钟运行这块硬件。不是“接近”，而是整数完全相同，一个比特不差。
 
 # %%
 a, b = measure.attention_codes()
@@ -571,7 +569,7 @@ print(measure.cell_verilog())
 # %% tags=["nbval-ignore-output"]
 small = fpga.synthesize(2, 2, family="ecp5")
 row = {"family": "ecp5", "unit": "2 x 2", "multipliers (DSP)": small.dsp}
-row |= {"tables (LUT)": small.lut, "flip-flops": small.ff}
+row |= {"look-up tables (LUT)": small.lut, "flip-flops": small.ff}
 table([row | {"as recorded": small == measure.resources("ecp5", 2)}], kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -593,9 +591,9 @@ for family, side in product(fpga.FAMILIES, (2, 4, 8, 16)):
             "family": family,
             "unit": f"{side} x {side}",
             "multipliers (DSP)": needs.dsp,
-            "tables (LUT)": needs.lut,
+            "look-up tables (LUT)": needs.lut,
             "flip-flops": needs.ff,
-            "tables a cell": needs.lut / side**2,
+            "LUTs per cell": needs.lut / side**2,
             "clock (MHz)": measure.clock_mhz(side, family),
         }
     )
@@ -628,7 +626,7 @@ table(rows, kind="recorded")
 show(figures.clocks())
 
 # %% [markdown] tags=["en"]
-# The full chip runs at 63.2 to 66.4 MHz, with the median 29 % below a lone 4 x 4. All of that may
+# The full chip runs at 63.2 to 66.4 MHz, with the median 29 % below a single 4 x 4. All of that may
 # be the price of a larger grid: extrapolated to 12, the points of 4 x 4 and 8 x 8 give 60 MHz if
 # the clock falls linearly with the side, 66 along a straight line in this figure (logarithmic
 # axis), and 67 as a power law. So these runs cannot tell a full chip from a large grid; and 8 x 8
@@ -650,14 +648,14 @@ show(figures.clocks())
 table(measure.chip_rows((2, 4, 8)), kind="computed")
 
 # %% [markdown] tags=["en"]
-# The verdict rests on column *at a full chip's (ms)*, with five points to note:
+# The verdict rests on column *time at a full chip's clock (ms)*, with five points to note:
 #
 # - Only one chip was routed full, the LFE5U-85F. All chips are computed at its clock, whatever they
 #   could reach themselves (the XCVU9P with the figures of its older sister family).
 # - That chip was filled by one large unit. Many small units have shorter wires inside and may run
 #   faster. Small units also fill a chip best, but eat more data: 2 / side bytes per multiplication.
 # - For the verdict we take units of 4 x 4, the largest that each of the six chips holds. At the
-#   clock of a lone unit, three chips stay within 100 ms; at that of a full chip, two do: the
+#   clock of a single unit, three chips stay within 100 ms; at that of a full chip, two do: the
 #   XC7Z020 takes 107 to 112 ms, and the XC7A100T 93 to 97.
 # - For 100 ms, the XC7Z020 would need 71 MHz, the LFE5U-85F 103, the XC7A35T 185 and the LFE5U-25F
 #   922.
@@ -785,16 +783,16 @@ check("08-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **08-3, beat the verdict.** Design an NPU that takes at most 0.6 of an A100's time in int8 for the
-# whole block, at every batch from 1 to 64, without launches. Give the side of a square array, its
-# dataflow, and its peak and bandwidth as a multiple of the GPU's (`times`), at most twice. How low
-# can that multiple go, and what is the limit?
+# **08-3, beat the `npu-latency` verdict.** Design an NPU that takes at most 0.6 of an A100's time
+# in int8 for the whole block, at every batch from 1 to 64, without launches. Give the side of a
+# square array, its dataflow, and its peak and bandwidth as a multiple of the GPU's (`times`), at
+# most twice. How low can that multiple go, and what is the limit?
 #
 # <details><summary>Hint</summary>256 x 256 needs almost three times the GPU's peak and bandwidth.
 # Which sizes did later TPUs choose?</details>
 
 # %% [markdown] tags=["zh"]
-# **08-3，推翻结论。** 设计一个 NPU：计算一整层，批大小从 1 到 64，不计启动开销，用时都不超过 A100（int8）的 0.6 倍。
+# **08-3，推翻 `npu-latency` 的结论。** 设计一个 NPU：计算一整层，批大小从 1 到 64，不计启动开销，用时都不超过 A100（int8）的 0.6 倍。
 # 给出方阵的边长、数据流，以及峰值和带宽是 GPU 的几倍（`times`），至多 2 倍。最低能到几倍？极限在哪里？
 #
 # <details><summary>提示</summary>256 × 256 几乎要 3 倍。后来的 TPU 选了多大？</details>

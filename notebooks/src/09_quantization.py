@@ -79,11 +79,13 @@ lab.use_notebook("09_quantization", exercises.EXERCISES, texts("quantization"))
 # 其他方面也新得多。文章报告 ERNIE 用 INT8 后延迟降低 60%，即降到原来的 0.4 倍。
 
 # %%
-p_size = predict("How many per cent smaller is MiniLM with its linear layers alone in 8 bits?", "%")
+p_size = predict(
+    "By what percentage does MiniLM shrink with only its linear layers in 8 bits?", "%"
+)
 
 # %%
 p_without = predict(
-    "OpenVINO's INT8 takes how many times fp32's time on the CPU without VNNI?", "x"
+    "How many times as long as torch fp32 does OpenVINO INT8 take on the CPU without VNNI?", "x"
 )
 
 # %%
@@ -111,7 +113,7 @@ grids = affine.quantize(values, 4, symmetric=True), affine.quantize(values, 4, s
 columns = {"value": values.tolist()}
 for name, q in zip(("symmetric", "affine"), grids, strict=True):
     columns[f"code, {name}"] = q.codes().tolist()
-    columns[f"back, {name}"] = q.dequantize().tolist()
+    columns[f"dequantized, {name}"] = q.dequantize().tolist()
 rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 table(rows, kind="computed")
 
@@ -187,14 +189,14 @@ for n_bits, (scales, options) in product((2, 4, 8), measure.GRIDS.items()):
         {
             "bits": n_bits,
             "scales": scales,
-            "step / sqrt(12)": formula,
-            "error, measured": error,
+            "step / √12": formula,
+            "RMS error, measured": error,
             "ratio": error / formula,
-            "bits a weight": 8 * q.nbytes / weight.numel(),
+            "bits per weight": 8 * q.nbytes / weight.numel(),
         }
     )
 table(rows, kind="measured")
-errors = [row["error, measured"] for row in rows[-4:]]  # at 8 bits
+errors = [row["RMS error, measured"] for row in rows[-4:]]  # at 8 bits
 assert errors == sorted(errors, reverse=True)
 assert all(abs(row["ratio"] - 1) < 0.05 for row in rows[-4:])
 
@@ -250,10 +252,10 @@ for name in ("bf16", "int8", "int4"):
     n_bytes = cost.weight_bytes(qwen, name)
     room = 24 * GIB - n_bytes
     row = {
-        "Qwen3-8B in": name,
+        "format of Qwen3-8B": name,
         "weights (GB)": n_bytes / 1e9,
-        "read for each token (GB)": inference.decode_bytes(qwen, 0, format=name) / 1e9,
-        "tokens of cache beside them in 24 GB": room // cost.kv_cache_bytes(qwen, 1),
+        "read per token (GB)": inference.decode_bytes(qwen, 0, format=name) / 1e9,
+        "cache in the rest of 24 GB (tokens)": room // cost.kv_cache_bytes(qwen, 1),
     }
     rows.append(row)
 table(rows, kind="computed")
@@ -340,7 +342,8 @@ with engines.quiet(), torch.no_grad():
 ours = int8.Int8Linear(layer, bits=7)(x)
 equal = (ours - theirs).abs().max() < 1e-5 * ours.abs().max()
 print(
-    "quantized::linear_dynamic:", lab.tr("the same output") if equal else lab.tr("another output")
+    "quantized::linear_dynamic:",
+    lab.tr("the same output") if equal else lab.tr("a different output"),
 )
 
 # %% [markdown] tags=["en"]
@@ -379,7 +382,7 @@ def run_listing(name, stubs=True, as_printed=False):
             error = 100 * int8.relative_error(ao.convert(observed)(data[0]), exact)
         except NotImplementedError:
             error = None
-    return row | {"runs": error is not None, "output's error (%)": error and round(error, 1)}
+    return row | {"runs": error is not None, "output error (%)": error and round(error, 1)}
 
 
 # %% tags=["nbval-ignore-output"]
@@ -388,7 +391,7 @@ printed = run_listing("prepare(model, data); convert", as_printed=True)
 meant = run_listing("prepare; run the data; convert")
 bare = run_listing("the same without stubs", stubs=False)
 table([printed, meant, bare], kind="measured")
-assert printed["output's error (%)"] > 50 > 5 > meant["output's error (%)"]
+assert printed["output error (%)"] > 50 > 5 > meant["output error (%)"]
 assert meant["observers saw data"]
 assert not printed["observers saw data"]
 assert not bare["runs"]
@@ -429,12 +432,12 @@ for name, peaks in measure.channel_peaks().items():
         smoothed = int8.outlier_ratio(measure.smoothed_peaks(name))
         rows.append(
             {
-                "input of": name.removeprefix("layers.0."),
-                "largest channel": int(peaks.argmax()),
+                "input to layer": name.removeprefix("layers.0."),
+                "channel with the largest peak": int(peaks.argmax()),
                 "its peak": round(peaks.max().item(), 1),
-                "median channel's peak": round(peaks.median().item(), 2),
+                "median peak": round(peaks.median().item(), 2),
                 "ratio": round(int8.outlier_ratio(peaks), 1),
-                "ratio, smoothed": round(smoothed, 1),
+                "ratio after smoothing": round(smoothed, 1),
             }
         )
 table(rows, kind="measured")
@@ -509,12 +512,12 @@ show(figures.forms())
 table(measure.form_rows(), kind="recorded")
 
 # %% [markdown] tags=["en"]
-# Look at how much each row cuts off. A percentile row cuts its share off the values of each
-# calibration docstring, rounded down to whole values, and averages the ends over the docstrings (Wu
-# et al. take the percentile of all values together). With docstrings of 7 to 64 tokens, 0.001% is
-# less than one value, so nothing is cut. In the 18 of the 24 layers whose input has 384 channels,
-# 0.01% cuts nothing in 118 of the 150 docstrings. These two rows therefore mostly show the effect
-# of averaging the docstrings' extremes.
+# **The record above: 931 functions, calibrated once.** Look at how much each row cuts off. A
+# percentile row cuts its share off the values of each calibration docstring, rounded down to whole
+# values, and averages the ends over the docstrings (Wu et al. take the percentile of all values
+# together). With docstrings of 7 to 64 tokens, 0.001% is less than one value, so nothing is cut. In
+# the 18 of the 24 layers whose input has 384 channels, 0.01% cuts nothing in 118 of the 150
+# docstrings. These two rows therefore mostly show the effect of averaging the docstrings' extremes.
 #
 # - With 0.1% of the values cut off at either end, the MRR falls by 0.084, more than with one scale
 #   for a whole weight: in this model the outliers carry information.
@@ -524,28 +527,36 @@ table(measure.form_rows(), kind="recorded")
 #   no reason to expect a gain on other texts.
 # - The only other row that lies wholly above the dashed line is the one with the outliers apart.
 #   Where an interval crosses that line, these texts cannot tell.
-#
-# So we named one way to decide the claim: static ranges with the smoothing that some of section 7's
-# engines use. Its rule was registered before the next record was made: 3,000 functions, methods
-# included, and five draws of calibration texts, each row compared with fp32 on the same functions.
-# The draws differ by about 0.3 points, about as much as the standard error over functions. The
-# verdict takes each function's mean over the draws; its interval is over functions alone. But a
-# user calibrates only once, and three of the five draws have intervals that reach below -1%. So the
-# verdict says how smoothing does on average, not that every calibration stays within 1%.
 
 # %% [markdown] tags=["zh"]
-# 看看各行截断了多少。“百分位”各行对每条校准文档字符串分别按比例截断（个数向下取整），再对各条的两端取平均
+# **上面的存档：931 个函数，只校准一次。** 看看各行截断了多少。“百分位”各行对每条校准文档字符串分别按比例截断（个数向下取整），再对各条的两端取平均
 # （Wu 等是把全部数值放在一起取百分位）。文档字符串只有 7 到 64 个 token，0.001% 不足一个值，实际什么也没截；
 # 0.01% 在输入为 384 个通道的层（24 层中的 18 层）里，150 条中有 118 条一个值也没截。这两行显示的主要是对各条极值取平均的效果。
 # 两端各截掉 0.1% 的值，MRR 降低 0.084，比整个权重共用一个缩放因子还多：这个模型的离群值携带信息。
 # 各截掉 0.01%，MRR 不降反升 0.011，这是唯一区间完全在 0 以上的一行，而嵌入并不比用完整范围时更接近 fp32。
 # 可见，范围不必覆盖所有文本中最远的值；但这样的提高，十一行中只有这一行，不能指望换一批文本还会出现。
 # 另一个整个区间都在虚线以上的，是把离群通道分开计算的那一行。区间跨过虚线的，这些文本分辨不出。
+
+# %% [markdown] tags=["en"]
+# **The next record: 3,000 functions, calibrated five times.** To decide the claim we named one way:
+# static ranges with the smoothing that some of section 7's engines use. Its rule was registered
+# before this record was made.
 #
-# 于是只指定一种方式来判定，即静态范围加平滑，与第 7 节中几种引擎的平滑相同，并在做下一份存档之前登记了规则：3,000 个函数（含方法），
-# 抽取五次校准文本，每一行都与同样这些函数上的 fp32 相比。各次抽取之间的差异约 0.3 个百分点，
-# 与按函数计算的标准误相当。结论对每个函数取五次的平均，其区间只按函数计算。实际使用时只校准一次：
-# 五次抽取单看，有三次的区间下限低于 -1%，所以结论说的是平滑的平均表现，不是每次校准的损失都在 1% 以内。
+# - Each row is one draw of calibration texts, compared with fp32 on the same 3,000 functions,
+#   methods included. The draws differ by about 0.3 points, about as much as the standard error over
+#   functions.
+# - The verdict takes each function's mean over the draws; its interval is over functions alone. But
+#   a user calibrates only once, and three of the five draws have intervals that reach below -1%. So
+#   the verdict says how smoothing does on average, not that every calibration stays within 1%.
+
+# %% [markdown] tags=["zh"]
+# **下一份存档：3,000 个函数，校准五次。** 为判定论断，只指定一种方式：静态范围加平滑，与第 7 节中几种引擎的平滑相同；
+# 规则在做这份存档之前已登记。
+#
+# - 每一行是一次抽取的校准文本，与同样这 3,000 个函数（含方法）上的 fp32 相比。各次抽取之间的差异约 0.3 个百分点，
+#   与按函数计算的标准误相当。
+# - 结论对每个函数取五次的平均，其区间只按函数计算。实际使用时只校准一次：五次抽取单看，有三次的区间下限低于 -1%，
+#   所以结论说的是平滑的平均表现，不是每次校准的损失都在 1% 以内。
 
 # %%
 runs = record.read_record(int8_ranges_2.NAME)["runs"]
@@ -554,7 +565,7 @@ rows = []
 for draw in runs:
     if draw["form"] == "smoothed":
         less = int8_ranges_2.cases([*once, draw])["smoothed-3000"]
-        row = {"seed of the calibration texts": draw["seed"], "MRR against fp32's (%)": less.mean}
+        row = {"calibration seed": draw["seed"], "MRR, change from fp32 (%)": less.mean}
         rows.append(row | {"interval, low": less.low, "interval, high": less.high})
 table(rows, kind="recorded")
 
@@ -570,27 +581,31 @@ rows = []
 for form, values in cosines.items():
     p5 = experiment.percentile(values.numpy())
     row = {"INT8 linear layers": form, "cosine, mean": values.mean().item()}
-    row |= {"cosine, p5": p5.mean, "interval, low": p5.low, "interval, high": p5.high}
+    row |= {"cosine, 5th percentile": p5.mean, "interval, low": p5.low, "interval, high": p5.high}
     rows.append(row)
 table(rows, kind="measured", digits=4)
 agree = verdicts.cosines_agree(cosines)
-print(lab.tr("mean cosines as recorded") if agree else lab.tr("mean cosines other than recorded"))
+print(
+    lab.tr("mean cosines agree with the record")
+    if agree
+    else lab.tr("mean cosines differ from the record")
+)
 
 # %% [markdown] tags=["en"]
 # One row of the record says "7-bit inputs". A CPU without VNNI adds two 8-bit products in 16 bits,
 # where the sum may not fit. torch's dynamic form therefore leaves one bit of every input unused,
 # whatever the CPU.
 #
-# How long does an INT8 product take? The published figures are speeds over fp16, for one
+# How long does an INT8 product take? The published figures are speeds relative to fp16, for one
 # feed-forward layer on a GPU:
 #
 # - the INT8 product alone, with nothing quantized for it;
 # - with ranges found by token and values rounded (the paper's *vector-wise*);
-# - LLM.int8 as a whole, which also takes the outliers apart.
+# - LLM.int8 as a whole, which also computes the outliers separately.
 #
 # At a width of 768, ranges and rounding bring the speed down from 0.99 to 0.43 times fp16's, and
-# taking the outliers apart brings it down to 0.14. Both costs grow with the width, the product with
-# its square: from a width of 5,140 on, all three are faster than fp16.
+# computing the outliers separately brings it down to 0.14. Both costs grow with the width, the
+# product with its square: from a width of 5,140 on, all three are faster than fp16.
 
 # %% [markdown] tags=["zh"]
 # 存档中有一行是“输入 7 比特”。没有 VNNI 的 CPU 会把两个 8 比特乘法的结果相加并存进 16 比特，可能装不下。
@@ -665,16 +680,17 @@ rows = []
 for vnni, cpu in measure.CPUS.items():
     every = measure.recorded_engines(vnni).values()
     good = [row for row in every if verdicts.keeps_quality(row)]
-    for among, candidates in {"of all": every, "of those at 99% of fp32's MRR": good}.items():
+    among = {"of all engines": every, "of those with at least 99% of fp32's MRR": good}
+    for name, candidates in among.items():
         best = min(candidates, key=lambda row: row["16x128"])
         rows.append(
             {
                 "CPU": cpu,
-                "fastest": among,
+                "fastest": name,
                 "engine": best["engine"],
-                "time over fp32": measure.interval_text(best, "16x128"),
+                "time / fp32": measure.interval_text(best, "16x128"),
                 "MRR": best["mrr"],
-                "60% less": best["16x128"] <= 0.4,
+                "60% less time": best["16x128"] <= 0.4,
             }
         )
 table(rows, kind="recorded")
@@ -722,7 +738,11 @@ table(measure.operator_rows(profile(*experiment.full_batch(4, 64))), kind="measu
 qualities = measure.compare_quality(here, n_docstrings)
 table(measure.quality_rows(qualities))
 agree = verdicts.qualities_agree(qualities)
-print(lab.tr("sizes and mean cosines as recorded") if agree else lab.tr("not as recorded"))
+print(
+    lab.tr("sizes and mean cosines agree with the record")
+    if agree
+    else lab.tr("sizes or mean cosines differ from the record")
+)
 
 # %% tags=["nbval-ignore-output"]
 for name in ("OpenVINO INT8", "torch dynamic INT8"):
@@ -745,7 +765,7 @@ ranks = measure.compare_ranks(here["torch dynamic INT8"], n_docstrings)
 rows = []
 for name, figure in ranks.items():
     ends = {"interval, low": figure.low, "interval, high": figure.high}
-    rows.append({"figure": name, "torch dynamic INT8": figure.mean} | ends)
+    rows.append({"metric": name, "torch dynamic INT8": figure.mean} | ends)
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -759,9 +779,9 @@ table(rows, kind="measured")
 # ## 8 · "Why is my INT8 model slower?"
 #
 # First, the instructions that this CPU has for low-precision numbers. Then one linear layer (256
-# tokens, 384 → 1536, unless the row says otherwise) in several forms: the time of each over fp32's,
-# measured interleaved, with its interval. A form counts as different only if its whole interval
-# lies outside the A/A band.
+# tokens, 384 → 1536, unless the row says otherwise) in several forms: the time of each relative to
+# fp32's, measured interleaved, with its interval. A form counts as different only if its whole
+# interval lies outside the A/A band.
 
 # %% [markdown] tags=["zh"]
 # 两个指标都对，回答的是不同的问题。若用 INT8 查询去检索*已存好*的 fp32 嵌入索引，要看的是余弦。若所有文本都由同一引擎编码，
@@ -775,7 +795,7 @@ table(rows, kind="measured")
 
 # %% tags=["nbval-ignore-output"]
 uses = {
-    "avx2": "8-bit products in three instructions, sums of two must fit into 16 bits",
+    "avx2": "8-bit products in three instructions; sums of two must fit in 16 bits",
     "avx512": "the same, twice as wide",
     "vnni": "8-bit products and their sums in one instruction",
     "amx": "8-bit products of whole tiles",
@@ -998,8 +1018,12 @@ check("09-3", answer_3)
 # %% tags=["nbval-ignore-output"]
 point = measure.rounded_point(bits, axis=0)
 size = point["bytes"] / points.weight_bytes(points.language_model())
-here = {"bits per byte": point["quality"], "size over fp32": estimate.Estimate(size, size, size)}
-sweeps.show_sweep("09", bits, here | {"time over fp32": point["time"]})
+here = {
+    "bits per byte": point["quality"],
+    "size relative to fp32": estimate.Estimate(size, size, size),
+    "time relative to fp32": point["time"],
+}
+sweeps.show_sweep("09", bits, here)
 
 # %% [markdown] tags=["en"]
 # ## Recap

@@ -72,15 +72,13 @@ lab.use_notebook("10_gptq", exercises.EXERCISES, texts("gptq"))
 
 # %%
 p_layer = predict(
-    "How many times smaller is the squared error of the layers' outputs, averaged over the 24 "
-    "matrices, with GPTQ?",
+    "By what factor does GPTQ reduce the squared error of the layers' outputs, averaged over the "
+    "24 matrices?",
     "x",
 )
 
 # %%
-p_model = predict(
-    "Of the loss that rounding to nearest adds, how many per cent does GPTQ add?", "%"
-)
+p_model = predict("GPTQ adds what percentage of the loss that rounding to nearest adds?", "%")
 
 # %% [markdown] tags=["en"]
 # ## 2 · Build: two inputs that always come together
@@ -203,8 +201,8 @@ show_source(add_damping, inverse_factor, sweep)
 # has changed so far; the black line shows how far rounding has come. Right of it nothing is rounded
 # yet, and still the weights change: that is the correction. It goes mainly to the inputs most
 # similar to the rounded ones: the columns are 6 heads of 32, and the head that is being rounded
-# takes the most. The second picture shows the output's error: its square over the output's square,
-# in per cent.
+# takes the most. The second picture shows the output's squared error as a percentage of the squared
+# output. (Layers are counted from 0, as in the code.)
 
 # %% [markdown] tags=["zh"]
 # 软件包的测试把这一实现与慢速参考实现（逐列消去逆矩阵，论文式 2、式 3）、每一步之后的最小二乘解以及 NNCF 的 GPTQ
@@ -217,7 +215,7 @@ show_source(add_damping, inverse_factor, sweep)
 # **看误差如何移动。** 下面是 `stdlib-gpt` 中一个真实的矩阵：蓝和红表示到目前为止权重的改变量，
 # 黑线是量化进行到的位置。黑线右侧还没有量化，权重却已经在变：这就是补偿。
 # 补偿主要落在与已量化输入最相似的输入上：这些列是 6 个头、每头 32 列，正在量化的那个头承担最多。
-# 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。
+# 第二幅图是输出误差：误差的平方与输出的平方之比，以百分数表示。（层从 0 开始编号，与代码一致。）
 
 # %% tags=["nbval-ignore-output"]
 show(figures.changes(bits))
@@ -322,8 +320,8 @@ for (model, n_bits), added in measure.added_losses().items():
         {
             "model": model,
             "bits": n_bits,
-            "added by rounding to nearest": added["rtn"],
-            "added by GPTQ": added["gptq"],
+            "loss added by rounding to nearest": added["rtn"],
+            "loss added by GPTQ": added["gptq"],
             "GPTQ / round to nearest": added["gptq"] / added["rtn"],
             "kind": "recorded" if model == "stdlib-gpt" else "published",
         }
@@ -405,22 +403,25 @@ names = {
     "much": lab.tr("library code, {n} tokens", n="4,096"),
     "few": lab.tr("library code, {n} tokens", n=f"{few:,}"),
     "prose": lab.tr("English prose, {n} tokens", n="4,096"),
-    "random": lab.tr("random tokens, {n}", n="4,096"),
+    "random": lab.tr("{n} random tokens", n="4,096"),
     "asleep": lab.tr("library code, {n} inputs asleep", n=n_dead),
-    "zeroed": lab.tr("the same, sleeping columns set to zero"),
+    "zeroed": lab.tr("the same, with sleeping columns set to zero"),
 }
 base, rows = errors["nearest"][1], []
 for case, (own, held_out) in errors.items():
-    row = {"calibration": names[case], "error on its own tokens (%)": own}
-    row |= {"error on held-out text (%)": held_out, "held-out / round to nearest": held_out / base}
+    row = {"calibration": names[case], "error on its calibration tokens (%)": own}
+    row |= {
+        "error on held-out text (%)": held_out,
+        "held-out error / round to nearest": held_out / base,
+    }
     rows.append(row)
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# In the column *held-out / round to nearest*, a value below 1 is a gain. How much of the gain is
-# left with the wrong kind of text, with random tokens (part of the correlation comes from the model
-# itself), with too little text? And what does it cost if inputs whose columns were set to zero wake
-# up?
+# In the column *held-out error / round to nearest*, a value below 1 is a gain. How much of the gain
+# is left with the wrong kind of text, with random tokens (part of the correlation comes from the
+# model itself), with too little text? And what does it cost if inputs whose columns were set to
+# zero wake up?
 #
 # **No damping** with too few samples: the Hessian is singular, so it has no inverse, and
 # calibration cannot tell the best solution from infinitely many others. **More damping** means
@@ -461,10 +462,10 @@ show(figures.calibration_sizes())
 # %% [markdown] tags=["en"]
 # **How many tokens are enough?** Five draws of calibration text for each of six sizes (recorded;
 # the rule was registered before the run). Below 1, GPTQ is better than rounding to nearest. (*All
-# maps* is the mean error of the 24 matrices with GPTQ over that with rounding to nearest; each kind
-# is the mean of its six ratios.) Over all 24 matrices, the ratio is below 1 at every size. With few
-# tokens, some of the narrow matrices are above 1. Four of the six widest stay above 1 until the
-# tokens clearly outnumber their 768 inputs, as the next table counts.
+# matrices* is the mean error of the 24 matrices with GPTQ divided by that with rounding to nearest;
+# each kind is the mean of its six ratios.) Over all 24 matrices, the ratio is below 1 at every
+# size. With few tokens, some of the narrow matrices are above 1. Four of the six widest stay above
+# 1 until the tokens clearly outnumber their 768 inputs, as the next table counts.
 
 # %% [markdown] tags=["zh"]
 # **至少要多少 token？** 六种数量，每种抽取五次校准文本（存档；实验之前规则已登记）。低于 1 表示 GPTQ 优于就近舍入。
@@ -491,11 +492,11 @@ parts += [
 ]
 for part in parts:
     maps, alone = np.mean([run["maps"] for run in part], axis=0), len(part) == 1
-    name = "text of seed {seed}" if alone else "texts of {n} seeds, mean"
+    name = "text from seed {seed}" if alone else "texts from {n} seeds, mean"
     row = {"calibration tokens": part[0]["n_tokens"]}
     row["calibration"] = lab.tr(name, seed=part[0]["seed"], n=len(part))
     row["layers' error, GPTQ / nearest"] = np.mean([run["ratio"] for run in part])
-    row["matrices (of 24) with more error than by nearest"] = int((maps > 1).sum())
+    row["matrices (of 24) with more error than with rounding to nearest"] = int((maps > 1).sum())
     rows.append(row | {"kind": "measured" if part is parts[-1] else "recorded"})
 table(rows)
 
@@ -509,7 +510,7 @@ points = {
 } | {point["variant"]: point for point in measure.record()["variants"]}
 rows = [
     {
-        "GPTQ, 3 bits, a scale for each row": name,
+        "GPTQ, 3 bits, one scale per row": name,
         "bits per byte, nearest": point.get("rtn_bits_per_byte", nearest),
         "bits per byte, GPTQ": point["bits_per_byte"],
         "layers' error, GPTQ (%)": 100 * point["layer_error"],
@@ -532,7 +533,7 @@ table(rows, kind="recorded", digits=4)
 #
 # 上总榜时，嵌入也量化：8 比特，就近舍入。耗时与原模型相同：权重在计算前已还原为 fp32。
 # 要变快，需要直接用压缩权重计算的内核；在 GPU 上，快的原因是要读的字节变少了。
-# 只有读权重是瓶颈时才划算，例如逐 token 生成一段文本；长提示或大批次则不然，乘法一次也没少。
+# 只有读权重是瓶颈时才划算，例如逐 token 生成一段文本；长提示词或大批次则不然，乘法一次也没少。
 
 # %% tags=["nbval-ignore-output"]
 board.add(technique="GPTQ, 4 bits, groups of 64", **measure.gptq_point(4, 64))

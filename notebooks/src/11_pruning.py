@@ -64,11 +64,11 @@ lab.use_notebook("11_pruning", exercises.EXERCISES, texts("pruning"))
 # 取一个模型，把各层权重的 90% 置零。请先写下两个数字。
 
 # %%
-p_time = predict("How many per cent of the time of a forward pass does that save?", "%")
+p_time = predict("What percentage of a forward pass's time does that save?", "%")
 
 # %%
 p_bytes = predict(
-    "CSR stores each nonzero as its 32-bit value and a 32-bit column number. From how many per cent "
+    "CSR stores each nonzero as its 32-bit value and a 32-bit column number. Above what percentage "
     "of zeros is that smaller than the dense 32-bit matrix?",
     "%",
 )
@@ -214,7 +214,8 @@ show_source(pruning.prune_heads)
 
 # %%
 p_head = predict(
-    "The steepest gradient of a head is 0.07 nats. How many nats can a single head cost?", "nats"
+    "The largest gradient of any head is 0.07 nats. How many nats can removing one head cost?",
+    "nats",
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -278,7 +279,7 @@ cases = {
     "weights, smallest": ("weights", None),
     "FFN neurons, least important": ("FFN neurons", None),
     "heads, by gradient": ("heads", None),
-    "heads, by gradient over its layer's norm": ("heads", gradient / gradient.norm(dim=1)[:, None]),
+    "heads, by normalized gradient": ("heads", gradient / gradient.norm(dim=1)[:, None]),
     "heads, by true ablation": ("heads", ablation),
     "heads, at random": ("heads", torch.rand(6, 6, generator=torch.Generator().manual_seed(0))),
 }
@@ -291,7 +292,7 @@ two_of_four = measure.quality(measure.prune("n of 4 weights", 0.5)).mean
 assert all(curve[0.0] < curve[0.25] < curve[0.75] for curve in curves.values())
 at_25, at_50 = ({name: curve[part] for name, curve in curves.items()} for part in (0.25, 0.5))
 assert at_25["heads, by true ablation"] < at_25["heads, by gradient"] < at_25["heads, at random"]
-assert at_50["heads, by gradient over its layer's norm"] < at_50["heads, by gradient"]
+assert at_50["heads, by normalized gradient"] < at_50["heads, by gradient"]
 show(figures.curves_figure(curves, two_of_four))
 
 # %% [markdown] tags=["en"]
@@ -387,8 +388,8 @@ for name, time in [("nothing", times.again), *times.ratios.items()]:
         {
             "pruned": name,
             "parameters stored (M)": n_parameters(models.get(name, whole)) / 1e6,
-            "FLOPs, ratio": round(flops.get(name, 1), 3),
-            "time, ratio": round(time.mean, 3),
+            "FLOPs / whole model": round(flops.get(name, 1), 3),
+            "time / whole model": round(time.mean, 3),
             "interval, low": round(time.low, 3),
             "interval, high": round(time.high, 3),
         }
@@ -418,7 +419,7 @@ rows = []
 for zeros, kernels in products.items():
     row = {"zeros (%)": 100 * zeros}
     for kernel, time in kernels.items():
-        row[f"{kernel} kernel, time ratio"] = round(time.mean, 2)
+        row[f"{kernel} kernel, time / unmasked"] = round(time.mean, 2)
         row[f"{kernel} kernel, low"] = round(time.low, 2)
         row[f"{kernel} kernel, high"] = round(time.high, 2)
     rows.append(row)
@@ -508,7 +509,7 @@ for removed in (0, 1 / 3):
             "MRR": round(point["quality"].mean, 3),
             "MRR, low": round(point["quality"].low, 3),
             "MRR, high": round(point["quality"].high, 3),
-            "time, ratio": round(point["time"].mean, 3),
+            "time / whole model": round(point["time"].mean, 3),
             "A/A band (±%)": round(100 * point["band"], 1),
         }
     )
@@ -552,13 +553,15 @@ print([round(r, 3) for r in pruning.gradual_schedule(0.1, 0.9, 3)])
 # whole share before the first round; gradual removes 10% before it, and the rest before the next
 # two. The control is trained as long with nothing removed: what it loses or gains is not due to
 # pruning. Zhu and Gupta take many small steps and keep training after the last one; three steps,
-# with only one round after the last of them, are a coarse form of that.
+# with only one round after the last of them, are a coarse form of that. The table shows bits per
+# byte above the dense model.
 
 # %% [markdown] tags=["zh"]
 # 这里两种方案的训练相同：三轮，每轮 40 步，各批数据相同，掩码始终保持。每轮都新建一个 AdamW，
 # 学习率先升到 6e-4，再降到 0；一轮是 40,960 个 token，三轮合计只有该模型训练量的 1%。一步到位（one-shot）在第一轮之前全部剪完；
 # 逐步则先剪 10%，其余在后两轮之前剪掉。对照组训练同样久但什么也不剪：它的得失与剪枝无关。
 # Zhu 与 Gupta 分许多小步，最后一步之后还要继续训练；这里只分三步，最后一步之后只剩一轮，是其粗略的形式。
+# 表中是比稠密模型每字节多出的比特数。
 
 # %%
 table(measure.schedule_rows(), kind="recorded")
@@ -575,7 +578,11 @@ table(measure.schedule_rows(), kind="recorded")
 
 # %% tags=["nbval-ignore-output"]
 live, reference, spread = measure.repeat_one_shot(ratio, seed)
-row = {"removed (%)": 100 * ratio, "increase here (bits)": live, "increase, recorded": reference}
+row = {
+    "removed (%)": 100 * ratio,
+    "increase here (bits per byte)": live,
+    "recorded increase (bits per byte)": reference,
+}
 row |= {"may differ by": spread, "agrees": agrees(live, reference, spread)}
 table([row], kind="measured", digits=4)
 
@@ -591,7 +598,7 @@ show(figures.schedule_figure({ratio: live}))
 # %% [markdown] tags=["zh"]
 # 要比两件事。*骤降*：训练之前，剪一次会让质量退步多少？*终点*：训练量相同，但逐步剪枝还剪得不多的时候，
 # 一步到位已经在训练最终留下的网络：它有三轮，而逐步剪枝只有一轮。
-# 上图中两者的终点挤在一起，下面按种子画出差值：
+# 上图中两者的终点挤在一起，下面逐种子画出差值：
 
 # %%
 record, _ = measure.schedule_record()
@@ -605,10 +612,10 @@ show(figures.differences_figure(record))
 # 0.01. This training (a peak learning rate of 6e-4 and 1,024 tokens per step) harms the dense model
 # too, so the verdict is *undecided*.
 #
-# How much of the lost quality comes back at all? The columns *back after round* compare with the
-# control, and *back in the end, against dense* with the dense model. Mind the first row: against
-# the dense model, 72, 71 and 71% are back after rounds 1, 2 and 3. The rise from 82 to 88% in the
-# table comes only from the control getting worse; only at 80 and 90% do rounds 2 and 3 bring
+# How much of the lost quality comes back at all? The columns *recovered after round* compare with
+# the control, and *recovered at the end, against dense* with the dense model. Mind the first row:
+# against the dense model, 72, 71 and 71% are back after rounds 1, 2 and 3. The rise from 82 to 88%
+# in the table comes only from the control getting worse; only at 80 and 90% do rounds 2 and 3 bring
 # anything back.
 
 # %% [markdown] tags=["zh"]
@@ -817,7 +824,7 @@ check("11-4", answer_4)
 
 # %% tags=["nbval-ignore-output"]
 point = points.language_point(measure.prune("heads", share))
-here = {"bits per byte": point["quality"], "time over the whole model": point["time"]}
+here = {"bits per byte": point["quality"], "time relative to the whole model": point["time"]}
 sweeps.show_sweep("11", share, here)
 
 # %% [markdown] tags=["en"]

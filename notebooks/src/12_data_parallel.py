@@ -71,10 +71,10 @@ lab.use_notebook("12_data_parallel", exercises.EXERCISES, texts("data_parallel")
 # 每个 rank 需要的内存是普通数据并行（DDP）的百分之几？
 
 # %%
-p_sent = predict("How many MB must each of four ranks send?", "MB")
+p_sent = predict("How many MB must each of the four ranks send at least?", "MB")
 
 # %%
-p_zero = predict("How many per cent of DDP's memory does a rank need with ZeRO-3?", "%")
+p_zero = predict("What percentage of DDP's memory does a rank need with ZeRO-3?", "%")
 
 # %% [markdown] tags=["en"]
 # ## 2 · Ranks
@@ -165,12 +165,12 @@ comparisons = {
 rows = [
     {
         "ranks": n,
-        "averaged": method,
-        "gradients: difference": comparison.gradients,
-        "weights: difference": comparison.weights,
-        "between ranks": comparison.between_ranks,
-        "sent (MB)": comparison.sent / 1e6,
-        "ring's formula (MB)": comparison.formula / 1e6,
+        "averaging": method,
+        "gradient difference": comparison.gradients,
+        "weight difference": comparison.weights,
+        "weight difference between ranks": comparison.between_ranks,
+        "sent per rank (MB)": comparison.sent / 1e6,
+        "ring formula (MB)": comparison.formula / 1e6,
         "sent / formula": comparison.sent / comparison.formula,
     }
     for (n, method), comparison in comparisons.items()
@@ -344,13 +344,13 @@ for mb, trace in traces.items():
     predicted = buckets.Trace(trace.backward, buckets.transfers(ready, sizes, wire, 2))
     rows.append(
         {
-            "bucket": names[mb],
+            "bucket size": names[mb],
             "buckets": len(sizes),
-            "first (MiB)": sizes[0] / 2**20,
+            "first bucket (MiB)": sizes[0] / 2**20,
             "backward (ms)": 1e3 * trace.backward,
             "with transfers (ms)": 1e3 * trace.seconds,
             "predicted (ms)": 1e3 * predicted.seconds,
-            "ratio": trace.seconds / predicted.seconds,
+            "measured / predicted": trace.seconds / predicted.seconds,
             "hidden (%)": 100 * trace.hidden,
             "hidden, predicted (%)": 100 * predicted.hidden,
         }
@@ -358,9 +358,9 @@ for mb, trace in traces.items():
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# (If *ratio* is above 1, or the backward pass takes longer with many buckets, the likely reason is
-# that the all-reduces and the thread that emulates the wire compete with it for the same cores. On
-# a GPU they have hardware of their own.)
+# (If *measured / predicted* is above 1, or the backward pass takes longer with many buckets, the
+# likely reason is that the all-reduces and the thread that emulates the wire compete with it for
+# the same cores. On a GPU they have hardware of their own.)
 #
 # In buckets of 25 MiB, a model of 13 MB is a single bucket, and nothing hides its transfer. By
 # default, DDP closes the first bucket at 1 MiB and the others at 25. Small buckets pay the latency
@@ -372,7 +372,7 @@ table(rows, kind="measured")
 # size no longer matter?
 
 # %% [markdown] tags=["zh"]
-# （如果“比值”大于 1，或桶多时反向传播变长，多半是因为 all-reduce 和模拟链路的线程与反向传播争抢同样的核。
+# （如果“实测 / 预测”大于 1，或桶多时反向传播变长，多半是因为 all-reduce 和模拟链路的线程与反向传播争抢同样的核。
 # 在 GPU 上，它们各有专用的硬件。）
 #
 # 桶设为 25 MiB 时，13 MB 的模型只有一个桶，传输全都藏不住。不设大小时，DDP 的第一个桶装到 1 MiB 就发，其余的装到 25 MiB。
@@ -400,14 +400,14 @@ explore(figures.overlap, frames=9)
 errors = measure.gradient_errors(pools[4], job, one)
 repairs = {
     "uneven shares": "weight each loss by its rows",
-    "another seed each, averaged by hand": "DDP sends rank 0's weights first",
+    "different seeds, averaged by hand": "DDP sends rank 0's weights first",
     "batch norm over a rank's own rows": "sum over ranks (SyncBatchNorm)",
-    "a forgotten sampler": "DistributedSampler, and set_epoch",
+    "a forgotten sampler": "DistributedSampler and set_epoch",
 }
 rows = [
     {
         "what differs": what,
-        "gradients: difference": error,
+        "gradient difference": error,
         "wrong": error > verdicts.SAME,
         "repair": repairs.get(what),
     }
@@ -444,9 +444,9 @@ for sampler in (True, False):
         {
             "DistributedSampler": sampler,
             "ranks": 4,
-            "rows a rank and step": 8,
-            "different rows in a step": len(in_step),
-            "steps in an epoch": len(by_rank[0]) // 8,
+            "rows per rank and step": 8,
+            "different rows per step": len(in_step),
+            "steps per epoch": len(by_rank[0]) // 8,
         }
     )
 table(rows, kind="measured")
@@ -507,11 +507,11 @@ for n, stages in by_stage.items():
                 "stage": stage,
                 "weights (MB)": most.weights / 1e6,
                 "gradients (MB)": most.gradients / 1e6,
-                "optimizer (MB)": most.optimizer / 1e6,
+                "optimizer state (MB)": most.optimizer / 1e6,
                 "gathered (MB)": most.gathered / 1e6,
                 "state (MB)": state / 1e6,
                 "formula (MB)": formula / 1e6,
-                "ratio": state / formula,
+                "state / formula": state / formula,
             }
         )
 table(rows, kind="measured")
@@ -541,10 +541,10 @@ for stage, ranks in by_stage[4].items():
     rows.append(
         {
             "stage": stage,
-            "last loss, rank 0": round(ranks[0].losses[-1], 3),
-            "furthest from DDP (nats)": max(apart),
-            "sent, in weights (measured)": max(r.sent for r in ranks) / (3 / 4 * 4 * n_params),
-            "sent, in weights (paper)": 3 if stage == 3 else 2,
+            "final loss, rank 0": round(ranks[0].losses[-1], 3),
+            "largest difference from DDP (nats)": max(apart),
+            "units sent (measured)": max(r.sent for r in ranks) / (3 / 4 * 4 * n_params),
+            "units sent (paper)": 3 if stage == 3 else 2,
         }
     )
 table(rows)
@@ -602,7 +602,7 @@ for row in data.read_published("zero"):
         paper = row[f"stage{stage}_gb"]
         formula = cost.model_state_bytes(size, n, stage) / 1e9
         assert abs(formula - paper) < 0.06
-        cells |= {f"stage {stage}: paper": paper, f"stage {stage}: formula": formula}
+        cells |= {f"stage {stage}, paper (GB)": paper, f"stage {stage}, formula (GB)": formula}
     rows.append(cells)
 table(rows)
 
@@ -615,7 +615,7 @@ table(rows)
 # **ZeRO 不是模型并行。** 文章把 ZeRO 当作“按层切分模型”的例子。其实它切分的只是*存储*，每个 rank 仍要用自己的行计算每一层：
 
 # %%
-headers = ("way", "weights held", "layers computed", "rows", "sent")
+headers = ("method", "weights held", "layers computed", "rows", "sent")
 ways = [
     ("data parallel", "all", "all", "1/4", "gradients"),
     ("ZeRO-3", "1/4", "all", "1/4", "gradients and weights"),

@@ -58,16 +58,19 @@ lab.use_notebook("13_pipeline_parallel", exercises.EXERCISES, texts("pipeline_pa
 # %% [markdown] tags=["en"]
 # ## 1 · Predict first
 #
-# Each of four devices holds a quarter of the layers. A batch goes through in one piece, forward and
-# then back.
+# Each of four devices holds a quarter of the layers, one *stage* of the pipeline. A batch goes
+# through in one piece, forward and then back. Then the batch is cut into eight *micro-batches*:
+# equal numbers of its sequences, which pass through the stages one after the other; the gradient is
+# the mean of theirs.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
 #
-# 四台设备各有四分之一的层。一个批次不切分，整体前向流过去，再反向流回来。
+# 四台设备各有四分之一的层，即流水线的一个*阶段*。一个批次不切分，整体前向流过去，再反向流回来。
+# 然后把批次切成 8 个*微批次*：每个含同样多的序列，依次流过各阶段；梯度取各微批次的平均。
 
 # %%
-p_idle = predict("For how many per cent of the time does a device idle?", "%")
+p_idle = predict("What percentage of the time is a device idle?", "%")
 
 # %%
 p_cut = predict("And if the batch is cut into 8 micro-batches?", "%")
@@ -109,10 +112,10 @@ for order in tensor_orders.ORDERS:
     errors[order] = max(rank.output_error for rank in ranks)
     rows.append(
         {
-            "first, second": order,
+            "cut of A and B": order,
             "all-reduces": traffic.all_reduces,
             "all-gathers": traffic.all_gathers,
-            "output: difference": errors[order],
+            "output difference": errors[order],
             "sent / column-row": max(rank.sent for rank in ranks) / least,
             "formula": traffic.n_bytes / least,
         }
@@ -150,11 +153,11 @@ for (n, method), ranks in inside.items():
     rows.append(
         {
             "ranks": n,
-            "cut by": method,
-            "logits: difference": max(rank.logits_error for rank in ranks),
-            "gradients: difference": max(rank.gradients_error for rank in ranks),
-            "parameters a rank / whole": n_params / cost.num_params(measure.CONFIG),
-            "sent (MB)": sent / 1e6,
+            "implementation": method,
+            "logit difference": max(rank.logits_error for rank in ranks),
+            "gradient difference": max(rank.gradients_error for rank in ranks),
+            "parameters per rank / total": n_params / cost.num_params(measure.CONFIG),
+            "sent per rank (MB)": sent / 1e6,
             "sent / formula": sent / formula,
         }
     )
@@ -168,9 +171,11 @@ table(rows, kind="measured", digits=2)
 #
 # ## 3 · Cut between: the same model again
 #
-# PyTorch's pipeline on 2 and 4 ranks, with the batch cut into four micro-batches (equal
-# parts that pass through the stages one after the other), against one process. We run two schedules: `gpipe` does all forward passes and then all backward passes;
-# `1f1b` alternates one forward and one backward pass (section 5):
+# PyTorch's pipeline on 2 and 4 ranks, with the batch cut into four micro-batches, against one
+# process. We run two schedules: `gpipe` does all forward passes and then all backward passes;
+# `1f1b` alternates one forward and one backward pass (section 5). A rank *holds* a micro-batch as
+# long as it keeps its activations, from its forward pass to its backward pass; the table gives the
+# most held at once:
 
 # %% [markdown] tags=["zh"]
 # 每层前向两次 all-reduce，反向两次，次数与 rank 数无关，而且每个 token 都要等它完成：所以这种切法只用在一台机器内部，那里链路快。
@@ -178,8 +183,8 @@ table(rows, kind="measured", digits=2)
 #
 # ## 3 · 在层间切：还是同一个模型
 #
-# PyTorch 的流水线，2 个和 4 个 rank，批次切成四个微批次（大小相等的几份，依次流过各阶段），与单进程比较。两种次序：`gpipe` 先做完全部前向再做反向，
-# `1f1b` 一次前向、一次反向交替（第 5 节）：
+# PyTorch 的流水线，2 个和 4 个 rank，批次切成四个微批次，与单进程比较。两种次序：`gpipe` 先做完全部前向再做反向，
+# `1f1b` 一次前向、一次反向交替（第 5 节）。从一个微批次的前向到它的反向，rank 都要*保存*它的激活值；表中是同时保存的最多个数：
 
 # %% tags=["nbval-ignore-output"]
 alone = stages.Job(measure.CONFIG, *windows, 1).alone()
@@ -197,9 +202,9 @@ for (n, schedule), ranks in between.items():
         {
             "ranks": n,
             "schedule": schedule,
-            "loss: difference": abs(loss - alone.loss),
-            "gradients: difference": measure.gradient_distance(ranks, alone),
-            "weights a rank / whole": max(r.weight_bytes for r in ranks) / alone.weight_bytes,
+            "loss difference": abs(loss - alone.loss),
+            "gradient difference": measure.gradient_distance(ranks, alone),
+            "weights per rank / total": max(r.weight_bytes for r in ranks) / alone.weight_bytes,
             "micro-batches held": max(rank.trace.held for rank in ranks),
         }
     )
@@ -303,9 +308,9 @@ for name, (products, m) in measure.STEPS.items():
     own = simulate(products, [2 * n for n in products], m)
     rows.append(
         {
-            "products of each stage": " + ".join(map(str, products)),
+            "matrix products per stage": " + ".join(map(str, products)),
             "micro-batches": m,
-            "bubble, real": real.mean,
+            "bubble, measured": real.mean,
             "low": real.low,
             "high": real.high,
             "bubble, simulated": own.bubble_fraction,
@@ -358,10 +363,10 @@ for n, pool in pools.items():
                 "ranks": n,
                 "schedule": schedule,
                 "micro-batches": m,
-                "bubble, ranks that sleep": real.bubble_fraction,
-                "simulated": simulated.bubble_fraction,
+                "bubble, sleeping ranks (measured)": real.bubble_fraction,
+                "bubble, simulated": simulated.bubble_fraction,
                 "difference": real.bubble_fraction - simulated.bubble_fraction,
-                "held, ranks that sleep": held / real.chunks_per_stage,
+                "held, sleeping ranks (measured)": held / real.chunks_per_stage,
                 "held, simulated": max(simulated.peak_activations),
             }
         )
@@ -371,8 +376,9 @@ table(rows, kind="simulated")
 # GPipe and 1F1B have the same bubble. 1F1B starts each backward pass as soon as it can, and a rank
 # holds no more micro-batches than there are stages; in GPipe it holds all of them (in GPipe's
 # paper, which recomputes the rest, only their inputs). So 1F1B can use more micro-batches, and that
-# is how its bubble shrinks. *Interleaved* gives each rank several thin stages: ranks wait less but
-# transfer more.
+# is how its bubble shrinks. *Interleaved* gives each rank several thin stages (here two): ranks wait
+# less but transfer more. Holding a micro-batch in one of two thin stages counts as half a
+# micro-batch, hence the fractions under *held*.
 #
 # ## 6 · Schedules
 #
@@ -391,7 +397,8 @@ table(rows, kind="simulated")
 
 # %% [markdown] tags=["zh"]
 # GPipe 和 1F1B 的气泡一样大。1F1B 一有机会就做反向，同时保存的微批次不超过阶段数；GPipe 要全部保存（论文里用了重计算，只保存各微批次的输入）。
-# 所以 1F1B 可以用更多的微批次，气泡正是这样变小的。交错式 1F1B（*interleaved*）让每个 rank 承担几个较薄的阶段：等待变短，传输变多。
+# 所以 1F1B 可以用更多的微批次，气泡正是这样变小的。交错式 1F1B（*interleaved*）让每个 rank 承担几个较薄的阶段（这里是两个）：等待变短，传输变多。
+# 在两个薄阶段之一里保存一个微批次，只算半个，所以“保存数”会有小数。
 #
 # ## 6 · 调度
 #
@@ -407,7 +414,7 @@ for schedule in SCHEDULES:
     rows.append(
         {
             "schedule": schedule,
-            "time": timeline.makespan,
+            "time (forward passes)": timeline.makespan,
             "bubble": timeline.bubble_fraction,
             "micro-batches held": max(timeline.peak_activations),
             "copies of the weights": 2 if schedule == "dualpipe" else 1,
@@ -476,8 +483,8 @@ table(exercises.score_rows(answer_2), kind="simulated")
 # %% [markdown] tags=["zh"]
 # ## 7 · 三到五倍？
 #
-# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部倍数（不含作为基准的各行），横轴是各行的理想倍数。
-# 倍数是*相对谁*而言的？都以本表中同一模型的第一行为基准：基准是两台设备而不是一台，而且表 2 的基准用一个微批次，表 3 的用 32 个：
+# 左图：阶段均等、没有传输也没有其他开销时，能做到多少。右图：GPipe 论文测得的全部倍数（不含作为基线的各行），横轴是各行的理想倍数。
+# 倍数是*相对谁*而言的？都以本表中同一模型的第一行为基线：基线是两台设备而不是一台，而且表 2 的基线用一个微批次，表 3 的用 32 个：
 
 # %%
 show(figures.gains())
@@ -488,9 +495,9 @@ rows = [
         "model": row["model"],
         "stages": row["n_stages"],
         "micro-batches": row["n_microbatches"],
-        "published": row["throughput"],
-        "ideal": row["ideal"],
-        "recomputed": row["recomputed"],
+        "published gain (x)": row["throughput"],
+        "ideal gain (x)": row["ideal"],
+        "with recomputation": row["recomputed"],
         "published / ideal": row["over_ideal"],
     }
     for row in gpipe.gains()
@@ -511,7 +518,7 @@ table(rows, kind="published")
 # - With 32 micro-batches, that Transformer's throughput becomes 3.5 times as high from two devices
 #   to eight (1.8 to 6.3; the digits printed allow 3.4 to 3.6). The bubble gives 3.4. It gives 3.5
 #   if, as in the paper, each stage recomputes its forward pass, partly in time in which it would
-#   wait anyway (column *recomputed*).
+#   wait anyway (column *with recomputation*).
 # - AmoebaNet's layers do not cut into equal stages, so in Table 2 it stays far below the ideal.
 #
 # ## 8 · Balance
@@ -551,7 +558,7 @@ for name, split in splits.items():
     rows.append(
         {
             "split": name,
-            "layers": " ".join(map(str, split)),
+            "layers per stage": " ".join(map(str, split)),
             "slowest stage": max(seconds),
             "time": makespans[name],
             "bubble": timeline.bubble_fraction,
@@ -579,8 +586,8 @@ show(figures.imbalance())
 # %% tags=["nbval-ignore-output"]
 rows = [
     {
-        "products of each stage": " + ".join(map(str, measure.STEPS[name][0])),
-        "time / balanced": times.ratios[name].mean,
+        "matrix products per stage": " + ".join(map(str, measure.STEPS[name][0])),
+        "time / balanced time": times.ratios[name].mean,
         "low": times.ratios[name].low,
         "high": times.ratios[name].high,
         "simulated": measure.simulate_products(name) / measure.simulate_products("many"),
@@ -646,7 +653,7 @@ for name in ("bert-large", "gpt2-xl", "llama-3.1-70b", "gpt3-175b"):
                 "data": plan and plan.dp,
                 "micro-batches": plan and plan.n_microbatches,
                 "chunks": plan and plan.n_chunks,
-                "GB a card": plan and plan.memory_bytes / 1e9,
+                "GB per card": plan and plan.memory_bytes / 1e9,
                 "utilization (%)": plan and 100 * plan.mfu,
             }
         )
@@ -674,23 +681,23 @@ show(figures.predictions(predictions))
 
 # %%
 groups = {
-    "Table 1, the model": [row for row in predictions if row["table"] == 1],
-    "Table 1, one number for all": plan_fit.one_number(),
-    "Table 2, the model": [row for row in predictions if row["table"] == 2],
+    "Table 1, time model": [row for row in predictions if row["table"] == 1],
+    "Table 1, one constant for all rows": plan_fit.one_number(),
+    "Table 2, time model": [row for row in predictions if row["table"] == 2],
 }
 rows = [
     {
         "rows": name,
-        "count": len(group),
+        "number of rows": len(group),
         "median error (%)": 100 * plan_fit.median_error(group),
-        "largest (%)": 100 * max(abs(row["error"]) for row in group),
+        "largest error (%)": 100 * max(abs(row["error"]) for row in group),
     }
     for name, group in groups.items()
 ]
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
-# Table 1's rows are so alike that one number for all of them is also off by only a few per cent, so
+# Table 1's rows are so alike that one constant for all rows is also off by only a few per cent, so
 # Table 1 proves little. Table 2's rows span a factor of four, and there the model earns trust. (Not
 # full trust: two choices, that ZeRO-3's gradient sums are not hidden and that its gathers use one
 # link of a node, were made after these rows were known. Notebook 15 shows what an earlier planner
@@ -707,6 +714,9 @@ table(rows, kind="computed")
 #   that.
 #
 # ## 11 · Verdicts
+#
+# (In `microbatch-bubble`, a difference between two bubbles is in percentage points, although the
+# card writes %.)
 
 # %% [markdown] tags=["zh"]
 # 表 1 的各行彼此太像，只用一个常数也不过差百分之几，所以说明不了什么。表 2 各行中，最大值约为最小值的四倍，模型在这里才算经受了检验。
@@ -723,6 +733,8 @@ table(rows, kind="computed")
 # - **BatchNorm**：各微批次的统计量不同；GPipe 论文里的 AmoebaNet 就必须处理这个问题。
 #
 # ## 11 · 结论
+#
+# （`microbatch-bubble` 中，两个气泡之差的单位是百分点，虽然卡片上写的是 %。）
 
 # %% tags=["nbval-ignore-output"]
 evidence = verdicts.model_evidence(between, alone, inside, errors["summed late"])

@@ -70,14 +70,14 @@ lab.use_notebook("14_case_study", exercises.EXERCISES, texts("case_study"))
 # 再剪去 FFN 四分之一的神经元，再微调一轮；最后用 INT8 运行。
 
 # %%
-p_alone = predict("How many per cent of the FLOPs can narrow windows alone remove?", "%")
+p_alone = predict("What percentage of the FLOPs can narrow windows alone remove?", "%")
 
 # %%
 p_bits = predict("How many bits per byte does it have at the end?", "bits per byte")
 
 # %%
 p_last = predict(
-    "And if all training comes first, and lightening, pruning and INT8 only after it?",
+    "And if all training comes first, then lightening, pruning and INT8?",
     "bits per byte",
 )
 
@@ -103,7 +103,7 @@ for seq_len in (128, 256, 512):
             "GFLOP": total / 1e9,
             "projections (%)": 100 * flops["projections"] / total,
             "scores (%)": 100 * flops["scores"] / total,
-            "ffn (%)": 100 * flops["ffn"] / total,
+            "FFN (%)": 100 * flops["ffn"] / total,
             "embedding (%)": 100 * flops["embedding"] / total,
             "logits (%)": 100 * flops["logits"] / total,
         }
@@ -138,7 +138,8 @@ n_layer, n_head = measure.CONFIG.n_layer, measure.CONFIG.n_head
 headless = lighten.identity_recipe(measure.CONFIG).at(4, removed=tuple(range(n_head)))
 summed, joint = measure.damage_sum(headless), measure.damage_together(headless)
 assert 1.3 * summed < joint
-print(lab.tr("one by one {a} nats, together {b}", a=f"{summed:.2f}", b=f"{joint:.2f}"))
+text = "{a} nats per token as the sum of individual costs, {b} together"
+print(lab.tr(text, a=f"{summed:.2f}", b=f"{joint:.2f}"))
 
 # %% [markdown] tags=["en"]
 # They do not: the other heads can make up for one that is missing, but not when all of them go. The search
@@ -156,11 +157,11 @@ widths = measure.part("widths")["widths"]
 rows = [
     {
         "window": row["width"] or "all",
-        "FLOPs gone, window alone (%)": 100 * row["windows_alone"],
-        "heads that go too": row["n_heads"],
-        "FLOPs gone (%)": 100 * row["removed"],
-        "pairs that count (%)": 100 * row["removed_visible"],
-        "nats added, untrained": row["added"],
+        "FLOPs removed, windows alone (%)": 100 * row["windows_alone"],
+        "heads also removed": row["n_heads"],
+        "FLOPs removed (%)": 100 * row["removed"],
+        "FLOPs removed, visible pairs (%)": 100 * row["removed_visible"],
+        "loss added, untrained (nats per token)": row["added"],
     }
     for row in widths
 ]
@@ -170,11 +171,13 @@ narrowest = lighten.windows_alone((16,) * n_layer)
 n_tokens = 64
 while lighten.removed_share(measure.CONFIG, narrowest, n_tokens) < 0.3:
     n_tokens += 8
-print(lab.tr("{n} tokens (the model takes 512): windows of 16 alone remove 30%", n=n_tokens))
+text = "from {n} tokens on, windows of 16 alone would remove 30% (the model takes 512)"
+print(lab.tr(text, n=n_tokens))
 
 # %% [markdown] tags=["en"]
 # At this length **windows alone cannot remove 30%**, however narrow; heads have to go too. (Count only the
-# pairs that a causal model may see, half of them, and less is gone: see the column *pairs that count (%)*.)
+# pairs that a causal model may see, half of them, and less is gone: see the column *FLOPs removed, visible
+# pairs (%)*.)
 #
 # ## 3 · Build: the cheapest change first
 #
@@ -183,7 +186,7 @@ print(lab.tr("{n} tokens (the model takes 512): windows of 16 alone remove 30%",
 
 # %% [markdown] tags=["zh"]
 # 在这个长度上，**光靠窗口去不掉 30%**，再窄也不行，必须同时去掉一些头。（如果只数因果模型看得到的那一半 token 对，
-# 去掉的还要少，见右侧一列。）
+# 去掉的还要少，见“去掉的 FLOPs，只数可见 token 对（%）”一列。）
 #
 # ## 3 · 实现：先做最便宜的改动
 #
@@ -210,7 +213,8 @@ table(rows, kind="computed")
 # %% tags=["nbval-ignore-output"]
 summed, joint = measure.damage_sum(recipe), measure.damage_together(recipe)
 assert 2 * summed < joint
-print(lab.tr("one by one {a} nats, together {b}", a=f"{summed:.2f}", b=f"{joint:.2f}"))
+text = "{a} nats per token as the sum of individual costs, {b} together"
+print(lab.tr(text, a=f"{summed:.2f}", b=f"{joint:.2f}"))
 
 # %% [markdown] tags=["en"]
 # Two and a half times as much. Individual costs can rank the changes, but they do not predict what the
@@ -251,8 +255,8 @@ rows = [
     {
         "step": step["step"],
         "bits per byte": step["bits"],
-        "lowest seed": step["low"],
-        "highest seed": step["high"],
+        "lowest over seeds": step["low"],
+        "highest over seeds": step["high"],
         "FLOPs / as shipped": step["flops"] / steps[0]["flops"],
     }
     for step in steps
@@ -272,7 +276,10 @@ p_bits.reveal(steps[-1]["bits"])
 # %%
 light, plain = measure.tuned_once()
 above = case_study.difference(light, plain)
-text = "tuned, above the plain model tuned as long, in bits per byte: {mean} ({low} to {high})"
+text = (
+    "lightened and tuned, above the equally tuned plain model: "
+    "{mean} bits per byte ({low} to {high})"
+)
 print(lab.tr(text, mean=f"{above.mean:.3f}", low=f"{above.low:.3f}", high=f"{above.high:.3f}"))
 
 # %% [markdown] tags=["en"]
@@ -293,24 +300,26 @@ table([measure.early_row(bits, seed)], kind="measured", digits=4)
 # %% [markdown] tags=["en"]
 # ## 5 · Does the order matter?
 #
-# The same steps with the same amount of training, in other orders. INT8 always comes last, so "after INT8"
-# in the names of two paths really means after all training. Differences are paired by seed: for a given
+# The same steps with the same amount of training, in other orders. INT8 always comes last; "after training"
+# in the names of two paths means after both rounds of training. Differences are paired by seed: for a given
 # seed, a round has the same batches wherever it comes in the path. Each path chooses its windows and heads
 # on the model it has at that point; paths that lighten later, or evenly, keep 1% more FLOPs.
 
 # %% [markdown] tags=["zh"]
 # ## 5 · 次序重要吗？
 #
-# 同样的步骤、同样多的训练，换一种次序，INT8 总在最后。差值按种子配对计算：同一个种子的各轮训练不论排在哪里，用的批次都相同。
+# 同样的步骤、同样多的训练，换一种次序，INT8 总在最后。差值逐种子配对计算：同一个种子的各轮训练不论排在哪里，用的批次都相同。
 # 每种次序都按当时的模型重新选择窗口和头；轻量化放在后面或各层同宽时，剩下的 FLOPs 多 1%。
 
 # %%
 main, rows = measure.ends("lighten, prune"), []
+names = {"prune after INT8": "prune after training", "all after INT8": "all after training"}
 for path, order in case_study.PATHS.items():
     if order:
         bits = measure.ends(path)
         above = case_study.difference(bits, main)
-        row = {"path": path, "steps": lab.tr(", ").join(map(lab.tr, (*order, "INT8")))}
+        steps = lab.tr(", ").join(map(lab.tr, (*order, "INT8")))
+        row = {"path": names.get(path, path), "steps": steps}
         row |= {"bits per byte": mean(bits.values()), "above the first path": above.mean}
         rows.append(row | {"from": above.low, "to": above.high})
 table(rows, kind="recorded", digits=4)
@@ -338,7 +347,7 @@ p_last.reveal(mean(measure.ends("all after INT8").values()))
 #
 # ## 6 · 引擎：质量、体积、时间、内存
 #
-# 原始模型放进七种引擎（存档，`efflab experiment case-study-latency`，单线程，时间以 torch fp32 为基准）。
+# 原始模型放进七种引擎（存档，`efflab experiment case-study-latency`，单线程，耗时以 torch fp32 为基线）。
 # 还让这块 CPU 像老型号那样，停用 VNNI（8 比特乘法指令）和 bf16 指令，再测一遍。
 # （这个开关只对 oneDNN 和 OpenVINO 起作用：torch 的动态 INT8 用的是自己的内核，所以两次耗时相同。）
 
@@ -358,9 +367,9 @@ base = times[SHIPPED, OPENVINO]
 rows = [
     {
         "stage": stage,
-        "FLOPs": times[stage, OPENVINO]["flops"] / base["flops"],
-        "fp32, all instructions": times[stage, OPENVINO]["ratio"] / base["ratio"],
-        "scores (%)": 100 * measure.score_share(stage),
+        "FLOPs / as shipped": times[stage, OPENVINO]["flops"] / base["flops"],
+        "fp32 time / as shipped": times[stage, OPENVINO]["ratio"] / base["ratio"],
+        "scores (% of FLOPs)": 100 * measure.score_share(stage),
     }
     for stage in STAGES
 ]
@@ -374,7 +383,7 @@ table(rows, kind="recorded")
 
 # %%
 p_both = predict(
-    "INT8 alone leaves 58% of the time, the cuts alone 60%. How many per cent do both leave?", "%"
+    "INT8 alone leaves 58% of the time, the cuts alone 60%. What percentage do both leave?", "%"
 )
 
 # %% [markdown] tags=["en"]
@@ -413,8 +422,8 @@ def together(stage, isa, n):
 rows = []
 for (isa, cpu), n, stage in product(measure.cpus().items(), (1, 4), STAGES[1:]):
     multiplied, law, both = together(stage, isa, n)
-    row = {"stage": stage, "CPU": cpu, "texts": n, "if they multiplied": multiplied}
-    row |= {"by Amdahl's law": law, "recorded": both.mean, "from": both.low, "to": both.high}
+    row = {"stage": stage, "CPU": cpu, "texts": n, "product": multiplied}
+    row |= {"Amdahl's law": law, "recorded": both.mean, "from": both.low, "to": both.high}
     rows.append(row)
 table(rows, kind="recorded")
 p_both.reveal(100 * together(BOTH, None, 1)[2].mean)
@@ -458,7 +467,7 @@ show(figures.pareto())
 # 没有 VNNI，INT8 省得少一些。同一个开关也停用了 bf16 指令：OpenVINO 的 bf16 耗时于是达到原始模型 torch fp32 的
 # 十一倍（裁剪后）到十九倍（原始模型），图中只用文字标出。fp16 存储的权重仍以 fp32 计算，
 # 速度相同，没有画出。常驻内存几乎不变：占内存的是引擎自身，不是那 13 MB 权重。
-# 最后在本机实测一次（轻量化并剪枝后的模型，未微调；权重不影响时间；这里以同一模型的 torch fp32 为基准，上面的图表则以原始模型的为基准）：
+# 最后在本机实测一次（轻量化并剪枝后的模型，未微调；权重不影响时间；这里以同一模型的 torch fp32 为基线，上面的图表则以原始模型的为基线）：
 
 # %% tags=["nbval-ignore-output"]
 engines, weights = measure.engines_here()
@@ -499,12 +508,13 @@ rows = []
 for cpu, shape in product(CPUS, ("16x128", "4x64", "1x16")):
     names = int8_engines.OPENVINO, int8_engines.OPENVINO_FP32
     int8, full = (engine_row(name, cpu)[shape] for name in names)
-    rows.append({"case": f"MiniLM, {shape}", "machine": cpu, "over": "fp32", "time": int8 / full})
+    row = {"case": f"MiniLM, {shape}", "machine": cpu if CPUS[cpu] else "CPU without VNNI (AVX2)"}
+    rows.append(row | {"baseline": "fp32", "time / baseline": int8 / full})
 for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in part["rows"]}
     for n in (32, 4):
-        row = {"case": f"FP16, n={n}", "machine": gpu, "over": "TF32"}
-        rows.append(row | {"time": ms["fp16", n] / ms["tf32", n]})
+        row = {"case": f"FP16, n={n}", "machine": gpu, "baseline": "TF32"}
+        rows.append(row | {"time / baseline": ms["fp16", n] / ms["tf32", n]})
 table(rows, kind="recorded")
 
 # %% [markdown] tags=["en"]
@@ -564,7 +574,7 @@ rows = [
         "devices": run.n_devices,
         "days": run.days,
         "utilization, reported (%)": run.reported and 100 * run.reported,
-        "utilization, by hours (%)": 100 * run.utilization,
+        "utilization, from hours (%)": 100 * run.utilization,
     }
     for run in runs
 ]
@@ -608,7 +618,7 @@ for name, plan in measure.plans().items():
     row = {"plan": name}
     if plan:
         row |= {"tensor": plan.tp, "pipeline": plan.pp, "data": plan.dp}
-        row |= {"GB a card": plan.memory_bytes / 1e9, "utilization (%)": 100 * plan.mfu}
+        row |= {"GB per card": plan.memory_bytes / 1e9, "utilization (%)": 100 * plan.mfu}
         row |= {"days for 300 B tokens": n_steps * plan.step_seconds / 86400}
     rows.append(row)
 table(rows, kind="computed")

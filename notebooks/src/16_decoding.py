@@ -19,7 +19,7 @@
 # |---|---|
 # | **Claims** | none of the article's, which does not discuss decoding; eight statements of our own: six judged by rules registered before these cases were computed, two by formula |
 # | **Time** | 60 minutes; the cells run in about a minute |
-# | **Afterwards you can** | write a key/value cache; predict tokens a second from bytes; say what grouped, latent and windowed attention save; tell where INT4 pays off and where it does not; accept a draft's tokens without changing the distribution of the output |
+# | **Afterwards you can** | write a key/value cache; predict tokens per second from bytes; say what grouped, latent and windowed attention save; tell where INT4 pays off and where it does not; accept a draft's tokens without changing the distribution of the output |
 
 # %% [markdown] tags=["zh"]
 # # 16 · 解码：一次一个 token
@@ -67,8 +67,8 @@ lab.use_notebook("16_decoding", exercises.EXERCISES, texts("decoding"))
 #
 # Qwen3-8B has 8.2 billion parameters, 16.4 GB in bf16. One token reads 15.1 GB of them (only one row
 # of the input embedding table), and another 0.6 GB of cache if 4,096 tokens come before it. An H100
-# reads 3,350 GB a second. With a single text, one token after another, how many tokens a second are
-# possible at most? Two more questions are about this computer.
+# reads 3,350 GB per second. With a single text, one token after another, how many tokens per second
+# are possible at most? Two more questions are about this computer.
 
 # %% [markdown] tags=["zh"]
 # ## 1 · 先预测
@@ -79,17 +79,19 @@ lab.use_notebook("16_decoding", exercises.EXERCISES, texts("decoding"))
 
 # %%
 p_speed = predict(
-    "How many tokens a second does Qwen3-8B give at most, one text on an H100?", "tokens"
+    "How many tokens per second can Qwen3-8B generate at most, with one text on an H100?", "tokens"
 )
 
 # %%
 p_cache = predict(
-    "After 512 tokens, how many times faster is the next one with a cache, here?", "x"
+    "After 512 tokens, how many times faster does a cache make the next token here?", "x"
 )
 
 # %%
 p_int4 = predict(
-    "INT4 weights have 0.13 of fp32's bytes. Their time, of fp32's in the same engine?", "x"
+    "INT4 weights have 0.13 of fp32's bytes. What fraction of fp32's time do they take in the "
+    "same engine?",
+    "x",
 )
 
 # %% [markdown] tags=["en"]
@@ -121,7 +123,7 @@ show_source(measure.decode, measure.step, measure.run_layer)
 # %% tags=["nbval-ignore-output"]
 text = measure.prompt_ids(n_tokens)
 forgetful = measure.differences(text, measure.attend_alone)
-show(figures.first_difference({"sees itself alone": forgetful}))
+show(figures.first_difference({"sees only itself": forgetful}))
 
 # %% [markdown] tags=["en"]
 # **16-1.** Write `attend(q, k, v, cache)` (as `answer_1`). q, k and v (B,H,1,D) are the newest
@@ -174,7 +176,7 @@ def attend_cached(q, k, v, cache):
     return scaled_dot_product_attention(q, cache["k"], cache["v"])
 
 
-ways = {"sees itself alone": forgetful, "ours": measure.differences(text, attend_cached)}
+ways = {"sees only itself": forgetful, "ours": measure.differences(text, attend_cached)}
 if answer_1 is not ...:
     ways["yours"] = measure.differences(text, answer_1)
 show(figures.first_difference(ways))
@@ -265,17 +267,17 @@ for name in dict.fromkeys((model, "qwen3-8b", "llama-3.1-70b", "gpt-oss-20b", "d
     weights, token = inference.decode_bytes(config, 0), cost.kv_cache_bytes(config, 1)
     row = {
         "model": name,
-        "weights read for a token (GB)": weights / 1e9,
-        "cache of a token (bytes)": token,
-        "weights / cache of a token": weights / token,
-        "longest text": config.max_len,
+        "weights read per token (GB)": weights / 1e9,
+        "cache per token (bytes)": token,
+        "weights / cache per token": weights / token,
+        "longest text (tokens)": config.max_len,
     }
     rows.append(row)
 table(rows, kind="computed")
 p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").seconds)
 
 # %% [markdown] tags=["en"]
-# "Weights / cache of a token" is the number of tokens at which the two are equal, provided that every
+# "Weights / cache per token" is the number of tokens at which the two are equal, provided that every
 # layer sees the whole text. With a single text, that is beyond the longest text of all four of
 # today's models. But a server holds many texts at once: they share the weights, while their caches
 # can share only a common beginning (Kwon et al. 2023). (Half of gpt-oss-20b's layers see only 128
@@ -288,7 +290,7 @@ p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").sec
 # per byte on:
 
 # %% [markdown] tags=["zh"]
-# “权重 / 一个 token 的缓存”就是两者相等时的 token 数（前提是每一层都看全文）。只有一段文本时，
+# “权重 / 每个 token 的缓存”就是两者相等时的 token 数（前提是每一层都看全文）。只有一段文本时，
 # 今天这四个模型的这个数都超过各自的最长文本。但服务器同时处理许多文本：权重共用，缓存只能共用相同的开头（Kwon 等 2023）。
 # （gpt-oss-20b 有一半的层只看 128 个 token，长文本的缓存比这一列推算的少；deepseek-v3 每个 token 只读 256 个路由专家中的 8 个，外加 1 个共享专家。）
 #
@@ -298,15 +300,15 @@ p_speed.reveal(1 / measure.serve(PRESETS["qwen3-8b"], h100, 4096, 1, "bf16").sec
 # %%
 config, rows = measure.find_config(model), []
 work = {
-    "a prompt of 512": (inference.prefill_flops, inference.prefill_bytes, 1),
+    "a prompt of 512 tokens": (inference.prefill_flops, inference.prefill_bytes, 1),
     "one token after 512": (inference.decode_flops, inference.decode_bytes, 1),
-    "one token each of 64 texts": (inference.decode_flops, inference.decode_bytes, 64),
+    "one token for each of 64 texts": (inference.decode_flops, inference.decode_bytes, 64),
 }
 for what, (count_flops, count_bytes, n_texts) in work.items():
     flops, n_bytes = count_flops(config, 512, n_texts), count_bytes(config, 512, n_texts)
     least = cost.roofline_seconds(flops, n_bytes, h100, "bf16")
     row = {"step": what, "FLOPs (10¹²)": flops / 1e12, "read (GB)": n_bytes / 1e9}
-    rows.append(row | {"FLOP / byte": flops / n_bytes, "H100, least (ms)": 1e3 * least})
+    rows.append(row | {"FLOP / byte": flops / n_bytes, "H100, minimum (ms)": 1e3 * least})
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
@@ -393,7 +395,8 @@ for g in (16, 4, 1):
     cache = layer.new_cache()
     layer(torch.zeros(1, 64, dtype=torch.long), cache=cache)
     kept[g] = cache.nbytes
-    rows.append({"key heads": g, "kept (bytes)": kept[g], "of multi-head's": kept[g] / kept[16]})
+    row = {"key/value heads": g, "kept (bytes)": kept[g]}
+    rows.append(row | {"share of multi-head": kept[g] / kept[16]})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
@@ -408,7 +411,7 @@ table(rows, kind="measured")
 # %%
 own = measure.find_config(model)
 plain = replace(own.attention, latent=None, windows=(None,))
-kinds = {"as it is": own.attention, "multi-head": replace(plain, n_kv_head=None)}
+kinds = {"unchanged": own.attention, "multi-head": replace(plain, n_kv_head=None)}
 kinds |= {
     "multi-query": replace(plain, n_kv_head=1),
     "window of 4,096": replace(plain, windows=(4096,)),
@@ -417,11 +420,11 @@ kinds["latent"] = replace(plain, n_kv_head=None, latent=PRESETS["deepseek-v3"].a
 rows = []
 for name, attention in kinds.items():
     config = replace(own, attention=attention)
-    row = {"attention": name, "a token (bytes)": cost.kv_cache_bytes(config, 1)}
+    row = {"attention": name, "per token (bytes)": cost.kv_cache_bytes(config, 1)}
     for n in (4096, 32768):
         row[f"cache of {n:,} tokens (GB)"] = cost.kv_cache_bytes(config, n) / 1e9
     share = cost.kv_cache_bytes(config, n, 16) / inference.decode_bytes(config, n, 16)
-    rows.append(row | {"16 texts of 32,768: cache / all that is read": share})
+    rows.append(row | {"16 texts of 32,768 tokens: cache / total read": share})
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
@@ -494,22 +497,22 @@ machine = bench.calibrate(seconds=1)
 bandwidth = machine.memory_bandwidth
 for name, timing in times.items():
     n_bytes = n_weights * measure.FORMAT_BITS[name] / 8
-    row = {"format": name, "bytes (MB, computed)": n_bytes / 1e6}
-    row |= {"least (ms), by this machine's copying": 1e3 * n_bytes / bandwidth}
+    row = {"format": name, "size (MB, computed)": n_bytes / 1e6}
+    row |= {"minimum (ms) at copy bandwidth": 1e3 * n_bytes / bandwidth}
     row |= {
         "measured (ms)": 1e3 * timing.median,
-        "measured / least": timing.median * bandwidth / n_bytes,
+        "measured / minimum": timing.median * bandwidth / n_bytes,
     }
-    rows.append(row | {"tokens a second": 1 / timing.median})
+    rows.append(row | {"tokens per second": 1 / timing.median})
 table(rows, kind="measured")
 p_int4.reveal(times["INT4"].ratio(times["OpenVINO fp32"]))
 assert times["INT8"].ratio(times["OpenVINO fp32"]) < 0.8
 
 # %% [markdown] tags=["en"]
-# "Least" is the bytes over the bandwidth that a large copy reaches here. Two engines may take
+# "Minimum" is the bytes over the bandwidth that a large copy reaches here. Two engines may take
 # different times for the same fp32 weights, so compare formats within one engine.
 #
-# - A row far above its least time is limited not by bytes but by its kernel or by unpacking.
+# - A row far above its minimum is limited not by bytes but by its kernel or by unpacking.
 # - A row below it shows that reading alone can be faster than copying, which also writes, or that
 #   some weights lie in the CPU's caches.
 # - bf16 in torch has half the bytes, but its time depends on the CPU: without instructions for it, it
@@ -519,7 +522,7 @@ assert times["INT8"].ratio(times["OpenVINO fp32"]) < 0.8
 # OpenVINO, for 256 tokens at once and for one:
 
 # %% [markdown] tags=["zh"]
-# “至少”是字节数除以这台机器大块复制所达到的带宽。同样的 fp32 权重，两个引擎的用时可能不同：远高于下限的那一行，
+# “下限”是字节数除以这台机器大块复制所达到的带宽。同样的 fp32 权重，两个引擎的用时可能不同：远高于下限的那一行，
 # 瓶颈不在字节，而在内核实现或解包；低于下限的，说明只读可以比又读又写的复制更快，
 # 或者有一部分权重在 CPU 高速缓存里。所以只在同一引擎内比较各格式。
 # torch 的 bf16 只有一半字节，效果取决于 CPU：没有相应指令时，用时可能是 fp32 的许多倍。
@@ -532,15 +535,15 @@ for n, timing in measure.time_steps(ours, (256, 1), repeats=3).items():
     seconds, flops = timing["OpenVINO fp32"].median, 2 * n_weights * n
     least = cost.roofline_seconds(flops, 4 * n_weights, machine, "fp32")
     row = {"tokens at once": n, "FLOP / byte": flops / (4 * n_weights)}
-    row |= {"least (ms), by the roofline": 1e3 * least, "measured (ms)": 1e3 * seconds}
-    rows.append(row | {"GFLOP/s": flops / seconds / 1e9, "tokens a second": n / seconds})
+    row |= {"roofline minimum (ms)": 1e3 * least, "measured (ms)": 1e3 * seconds}
+    rows.append(row | {"GFLOP/s": flops / seconds / 1e9, "tokens per second": n / seconds})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
 # A prompt's weights are read once for all its tokens, so arithmetic is the limit. A single token
 # reads them all for itself and uses only a small part of this machine's FLOP/s. (The roof is the best
 # that torch's own 1,024 x 1,024 product reached here, not the hardware's limit: another engine's
-# kernel can be faster, and its time then lies below "least".)
+# kernel can be faster, and its time then lies below the minimum.)
 #
 # The price is quality. We round every linear layer of `stdlib-gpt` to the same bit widths, on our
 # symmetric grids, and measure bits per byte of held-out source:
@@ -548,7 +551,7 @@ table(rows, kind="measured")
 # %% [markdown] tags=["zh"]
 # 处理提示词时，权重读一遍供所有 token 使用，瓶颈在计算；单个 token 要独自把权重全读一遍，只用到这台机器一小部分 FLOP/s。
 # （屋顶是 torch 自己的 1,024 × 1,024 矩阵乘法在这里达到的最好成绩，并非硬件极限：别的引擎的内核可能更快，
-# 用时就会低于“至少”。）
+# 用时就会低于“下限”。）
 #
 # 代价是质量。把同样的位宽（我们的对称网格）用于 `stdlib-gpt` 的每个线性层，看留出源码上的每字节比特数：
 
@@ -599,11 +602,11 @@ def attend_window(window, n_sinks):
 
 
 # %%
-whole = {"window": 511, "first tokens kept": 0, "tokens in the cache": 512}
+whole = {"window (tokens)": 511, "first tokens kept": 0, "tokens in the cache": 512}
 rows = [whole | {"bits per byte": points.language_quality(stdlib_gpt)}]
 for window, n_sinks in ((64, 0), (64, 1), (64, 4), (68, 0)):
     quality = points.language_quality(attend_window(window, n_sinks), n_windows)
-    row = {"window": window, "first tokens kept": n_sinks}
+    row = {"window (tokens)": window, "first tokens kept": n_sinks}
     row["tokens in the cache"] = window + 1 + n_sinks
     rows.append(row | {"bits per byte": quality})
 table(rows, kind="measured")
@@ -646,7 +649,7 @@ table(rows, kind="measured")
 # Fewer bits cost much less quality than a window, if the keys' scales run along the right
 # dimension. A key's channels differ in size, and the same ones are large in every token, so keys
 # need a scale for each *channel*; values have no such outliers (KIVI, Liu et al. 2024). Here every
-# 32 numbers have a scale and a least value, as in `efflab.decoding.quantized_cache` (in
+# 32 numbers have a scale and a minimum, as in `efflab.decoding.quantized_cache` (in
 # `transformers` such a cache needs one more library). (A channel's scale needs 32 tokens; KIVI
 # keeps the newest tokens in 16 bits, both keys and values. We round all tokens and count no such
 # remainder.)
@@ -660,7 +663,7 @@ table(rows, kind="measured")
 
 # %%
 def round_groups(x, bits, dim):
-    """x (B,H,T,D), each 32 numbers along `dim` with a scale and a least value of 16 bits."""
+    """x (B,H,T,D), each 32 numbers along `dim` with a scale and a minimum of 16 bits."""
     lines = x.transpose(dim, -1)
     rest = lines[..., -1:].expand(*lines.shape[:-1], -x.shape[dim] % 32)
     groups = torch.cat([lines, rest], -1).unflatten(-1, (-1, 32))
@@ -686,7 +689,7 @@ for bits in (4, 2):
             return scaled_dot_product_attention(q, k, round_groups(v, bits, 3), is_causal=True)
 
         quality = points.language_quality(measure.Changed(attend), n_windows)
-        rows.append({"bits": bits, "a key's scale by": by, "bits per byte": quality})
+        rows.append({"bits": bits, "key scale per": by, "bits per byte": quality})
 table(rows, kind="measured")
 by_bits = [row["bits per byte"].mean for row in rows]
 assert by_bits[0] < by_bits[1] < by_bits[3]
@@ -719,11 +722,12 @@ def make_caches(n, window=1024, H=8):
     def attend_codes(*codes):
         return attend_grouped(q, *(x.dequantize().view(1, H, n, 64) for x in codes))
 
-    kinds = {f"{g} key heads": (k[:, :g], v[:, :g]) for g in (8, 2)}
-    kinds |= {"1 key head": (k[:, :1], v[:, :1]), "window, 4 first": (k[:, :, ends], v[:, :, ends])}
+    kinds = {f"{g} key/value heads": (k[:, :g], v[:, :g]) for g in (8, 2)}
+    kinds |= {"1 key/value head": (k[:, :1], v[:, :1])}
+    kinds |= {"window, 4 first": (k[:, :, ends], v[:, :, ends])}
     ways = {name: (partial(attend_grouped, q), own) for name, own in kinds.items()}
     ways["latent"] = (lambda c, k: attend_absorbed(q, q_turned, c, k, up, up), (c, k_turned))
-    return ways | {"8 key heads, 4 bits": (attend_codes, codes)}
+    return ways | {"8 key/value heads, 4 bits": (attend_codes, codes)}
 
 
 # %% tags=["nbval-ignore-output"]
@@ -737,7 +741,7 @@ for n in (1024, 4096, 16384, 32768):
     times[n] = bench.time_interleaved(calls, warmup=1, repeats=3)
 table(rows.values(), kind="measured")
 show(figures.cache_times(times))
-assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
+assert times[32768]["2 key/value heads"].ratio(times[32768]["8 key/value heads"]) < 0.8
 
 # %% [markdown] tags=["en"]
 # For each line of the figure, compare its share of 8 heads' time with its share of their bytes.
@@ -745,12 +749,12 @@ assert times[32768]["2 key heads"].ratio(times[32768]["8 key heads"]) < 0.8
 # - With fewer heads and with a window, time follows bytes, though not in proportion. With latent
 #   attention and with 4 bits it does not follow them at all.
 # - Where a line bends, keys and values likely no longer fit into the CPU's own caches.
-# - The window's time stops growing. At 1,024 tokens it holds exactly what 8 key heads hold; if its
-#   time differs there, the order of the calls and the CPU's caches are the likely cause, so compare
-#   from 16,384 on.
+# - The window's time stops growing. At 1,024 tokens it holds exactly what 8 key/value heads hold; if
+#   its time differs there, the order of the calls and the CPU's caches are the likely cause, so
+#   compare from 16,384 on.
 # - Latent attention reads less and computes more: each head multiplies with 288 numbers per token and
-#   then with 256, where 8 key heads have 64 and 64. So a CPU gains nothing and may lose; a GPU has
-#   arithmetic to spare (section 3).
+#   then with 256, where 8 key/value heads have 64 and 64. So a CPU gains nothing and may lose; a GPU
+#   has arithmetic to spare (section 3).
 # - 4 bits save only bytes here: a separate step unpacks the codes to fp32, which takes much longer
 #   than reading fp32. Only a kernel that unpacks as it multiplies, as servers have, turns the saved
 #   bytes into saved time.
@@ -886,8 +890,8 @@ for start in measure.prompt_ids(192, n_texts=24).split(1):
 alpha = measure.acceptance(draft)
 formula = measure.tokens_per_pass(alpha, 4)
 passes = estimate.bootstrap(np.array(lengths, dtype=float))
-row = {"draft": "its own weights in 4 bits", "tokens a pass, by formula": formula}
-table([row | {"measured": passes, "ratio": passes.mean / formula}], kind="measured")
+row = {"draft": "the model's weights in 4 bits", "tokens per pass (formula)": formula}
+table([row | {"measured": passes, "measured / formula": passes.mean / formula}], kind="measured")
 assert set(lengths) <= {1, 2, 3, 4, 5}
 assert 0.7 < passes.mean / formula < 1.3
 
@@ -931,15 +935,15 @@ assert torch.equal(theirs, own)
 # %%
 n_linear = sum(m.weight.numel() for m in stdlib_gpt.modules() if isinstance(m, nn.Linear))
 n_table, n_draft, rows = stdlib_gpt.embedding.token.weight.numel(), 4, []
-drafts = {f"its own weights in {b} bits": (quantize_layers(b), (b + 1) / 32) for b in (8, 4, 3)}
-drafts |= {f"its first {n} layers": (partial(first_layers, n), n / 6) for n in (5, 3)}
+drafts = {f"the model's weights in {b} bits": (quantize_layers(b), (b + 1) / 32) for b in (8, 4, 3)}
+drafts |= {f"the model's first {n} layers": (partial(first_layers, n), n / 6) for n in (5, 3)}
 for name, (guess, share) in drafts.items():
     share = (share * n_linear + n_table) / (n_linear + n_table)
     accepted = measure.acceptance(guess)
     n_out = measure.tokens_per_pass(accepted, n_draft)
-    row = {"draft": name, "its bytes / the model's": share, "accepted, expected": accepted}
-    row |= {"tokens a pass, by formula": n_out}
-    rows.append(row | {"bytes a token / without a draft": (1 + n_draft * share) / n_out})
+    row = {"draft": name, "draft bytes / model bytes": share, "expected acceptance rate": accepted}
+    row |= {"tokens per pass (formula)": n_out}
+    rows.append(row | {"bytes per token, with / without draft": (1 + n_draft * share) / n_out})
 table(rows, kind="computed")
 
 # %% [markdown] tags=["en"]
@@ -955,7 +959,7 @@ table(rows, kind="computed")
 # ## 8 · Many texts side by side
 #
 # The other way to get more work out of the weights is to run several texts in one step. The figure
-# plots the tokens a second of all texts together (*throughput*) against the time of a step
+# plots the tokens per second of all texts together (*throughput*) against the time of a step
 # (*latency*) on this machine, with a point for each batch of 1, 4, 16 and 64 texts. A step runs the
 # linear layers of section 5, without attention or a cache:
 
@@ -981,29 +985,30 @@ show(figures.batches(steps))
 # until arithmetic is the limit and the line turns flat, while everybody's wait keeps growing.
 # Caches are not shared as the weights are: 64 texts have 64 caches. With many texts arithmetic
 # counts again: the lead of INT4 and INT8 over fp32 shrinks and can turn into a lag if their
-# kernels, which unpack weights and round inputs, do fewer FLOPs a second than fp32's. Compare the
+# kernels, which unpack weights and round inputs, do fewer FLOPs per second than fp32's. Compare the
 # points of 16 and 64.
 #
 # ### Requests that arrive
 #
 # Nobody sends 16 texts at once. Requests arrive one after another, and nobody knows how long an
-# answer will be. So a server lends its cache in *pages* (Kwon et al. 2023), and the last page of each
-# text is partly empty. What servers did before amounts to a page as long as the longest text. We
-# simulate both (`efflab.decoding.batching`):
+# answer will be. So a server allocates its cache in *pages* of a fixed number of tokens (Kwon et
+# al. 2023): a text gets another page as it grows, and only its last page is partly empty. What
+# servers did before amounts to a page as long as the longest text. We simulate both
+# (`efflab.decoding.batching`):
 #
-# - 200 requests arrive at random times, 20 a second on average, far more than can be served at once.
-#   Prompts and answers have 256 tokens on average.
+# - 200 requests arrive at random times, 20 per second on average, far more than can be served at
+#   once. Prompts and answers have 256 tokens on average.
 # - The cache has room for four of the longest texts. A step takes as long as INT8's just now; prompts
 #   and reading the cache take no time.
 # - In all rows of the table, the next waiting request enters between two steps, as soon as all
 #   pages that it will need are free (*continuous batching*, Yu et al. 2022). The simulation knows
-#   its length. A real server does not: it lends page by page, and preempts a text if no page is
-#   left.
-# - "Lent and empty" counts the pages reached so far, not those reserved for the rest of an answer.
-#   "Wait" is the time from arrival to the last token.
+#   its length. A real server does not: it allocates page by page, and preempts a text (puts it off
+#   to continue later) if no page is left.
+# - "Allocated but empty" counts the pages reached so far, not those reserved for the rest of an
+#   answer. "Wait" is the time from arrival to the last token.
 #
-# (Section 12's statement simulates another server: 2 requests a second, a cache for eight of the
-# longest texts, 20 ms a step, eight seeds.)
+# (Section 12's statement simulates another server: 2 requests per second, a cache for eight of the
+# longest texts, 20 ms per step, eight seeds.)
 
 # %% [markdown] tags=["zh"]
 # 一步 16 段文本比 1 段慢，但用时不到 16 倍：吞吐上升，直到计算成为瓶颈、曲线变平；每个人等待的时间则一直变长。
@@ -1012,12 +1017,12 @@ show(figures.batches(steps))
 #
 # ### 陆续到来的请求
 #
-# 没有人会同时送来 16 段文本。请求陆续到来，谁也不知道回答会有多长，所以服务器按*页*借出缓存（Kwon 等 2023）：
-# 每段文本的最后一页有一部分空着；从前的做法相当于一页就有最长的文本那么长。下面是模拟（`efflab.decoding.batching`）：
+# 没有人会同时送来 16 段文本。请求陆续到来，谁也不知道回答会有多长，所以服务器按*页*分配缓存（Kwon 等 2023）：
+# 一页能放固定个数的 token，文本变长时再添一页，只有最后一页有一部分空着；从前的做法相当于一页就有最长的文本那么长。下面是模拟（`efflab.decoding.batching`）：
 # 200 个请求在随机时刻到来（平均每秒 20 个，远超能同时处理的数量），提示词与回答平均各 256 个 token，缓存放得下四段最长的文本，一步的时间取刚才测得的 INT8。
 # 各行规则相同：下一个等待的请求所需的页一旦全部空出，它就在两步之间进入（*连续批处理*，Yu 等 2022）；模拟事先知道长度，
-# 真正的服务器不知道（它逐页借出，没有空页时就让某段文本先退出）。
-# “借出而空置”只统计目前已用到的页，不计为回答的其余部分预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
+# 真正的服务器不知道（它逐页分配，没有空页时就让某段文本先退出）。
+# “已分配而空置”只统计目前已用到的页，不计为回答的其余部分预留的页；“等待”指从到达到最后一个 token。这里处理提示词和读缓存都不花时间。
 # （第 12 节的论断模拟的是另一台服务器：每秒 2 个请求，缓存放得下八段最长的文本，每步 20 毫秒，八个种子。）
 
 # %% tags=["nbval-ignore-output"]
@@ -1027,9 +1032,9 @@ seconds = partial(np.interp, xp=list(steps), fp=[own["INT8"].median for own in s
 for page in (1, 16, 64, 256, longest):
     served = batching.serve(requests, 4 * longest, page, seconds)
     waste[page], waits = 100 * served.waste, np.percentile(served.latencies, (50, 95))
-    row = {"tokens in a page": page, "lent and empty (%)": waste[page]}
-    row |= {"texts in a step": served.mean_batch, "tokens a second": served.tokens_per_second}
-    rows.append(row | {"wait, median (s)": waits[0], "wait, 95% (s)": waits[1]})
+    row = {"page size (tokens)": page, "allocated but empty (%)": waste[page]}
+    row |= {"texts per step": served.mean_batch, "tokens per second": served.tokens_per_second}
+    rows.append(row | {"wait, median (s)": waits[0], "wait, 95th percentile (s)": waits[1]})
 table(rows, kind="simulated")
 show(figures.pages(waste))
 
@@ -1104,8 +1109,8 @@ with torch.no_grad():
 #
 # ## 9 · Explore: what serves
 #
-# For a model, a device, a format, a context and a batch, the explorer shows tokens a second at
-# most, and what lies in memory. Where the line is dotted, weights and cache do not fit. For your
+# For a model, a device, a format, a context and a batch, the explorer shows tokens per second
+# at most, and what lies in memory. Where the line is dotted, weights and cache do not fit. For your
 # own model: `efflab run 16 -p model=path/to/config.json`. How many texts of 4,096 tokens does an
 # RTX 4090 hold beside Qwen3-8B in INT4, and how many in bf16? (Each step of the slider doubles; by
 # hand, divide the memory less the weights by the cache of one text.)
@@ -1147,9 +1152,9 @@ explore(figures.serving_of(model))
 # steps of models that took no part in the fit were predicted and committed, and only then measured.
 # Such a set of predictions is called a *freeze* here. There are two:
 #
-# - The first freeze did not meet what was asked: at least 85% of times inside their intervals, high
-#   over low at most 2 in the median, no order wrong. Five of its eight misses were torch's products
-#   of several rows, slower than predicted.
+# - The first freeze did not meet what was asked: at least 85% of times inside their 90% intervals,
+#   an interval's high / low at most 2 in the median, no pair of times misordered. Five of its eight
+#   misses were torch's products of several rows, slower than predicted.
 # - The second counts the weights of such products 1.5 times (fp32) or twice (INT8), was fitted to the
 #   first one's times as well, and predicted other models. It met what was asked.
 #
@@ -1162,7 +1167,7 @@ explore(figures.serving_of(model))
 # 探索器给出的是上界，它的公式（`measure.serve`）里没有这台机器的任何常数。要*预测*就需要常数，并且要说明可能偏多少。
 # 每种引擎与格式的四个常数，是在作者的 CPU 上用单线程、在随机模型上拟合的（`efflab experiment decoder-steps`）：
 # 秒数 = a × 层数 + b × 权重字节 + c × FLOPs + d × 缓存字节。取从未参与拟合的模型的 40 个步骤，先预测并提交，然后才实测，
-# 一共两次。第一次没有达到要求（85% 的实测时间落在区间内、区间上下限之比的中位数不超过 2、快慢不说反）：
+# 一共两次。第一次没有达到要求（至少 85% 的实测时间落在各自的 90% 区间内、区间上下限之比的中位数不超过 2、快慢不说反）：
 # 八次偏出中有五次是 torch 的多行乘积，比预测的慢。第二次把这种乘积的权重字节按 1.5 倍（fp32）或 2 倍（INT8）计，
 # 拟合时也用上了第一次的实测，再去预测另一些模型，这次达到了要求。下面是第二次的常数；全部步骤见 [docs/predictions.md](../../docs/predictions.md)。
 
@@ -1173,7 +1178,7 @@ from efflab.experiments import decoder_cases
 constants = frozen.constants(2)
 table(
     [
-        {"format": name, "µs a layer": 1e3 * c.costs[0], "GB/s, weights": 1e-6 / c.costs[1]}
+        {"format": name, "µs per layer": 1e3 * c.costs[0], "GB/s, weights": 1e-6 / c.costs[1]}
         | {"GFLOP/s": 1e-6 / c.costs[2], "GB/s, cache": 1e-6 / c.costs[3], "factor": c.spread}
         for name, c in constants.items()
     ],
@@ -1181,23 +1186,27 @@ table(
 )
 
 # %% [markdown] tags=["en"]
-# When each model in turn was left out of the fit, nine of ten errors were within `factor` (after Lei
-# et al. 2018). For other models that is a hope, not a guarantee; hence the freezes. A pair of times
-# counts as *told* if its two intervals do not overlap. The interval score (Gneiting and Raftery 2007)
-# is the width of an interval of log2 times plus 20 times the distance by which a time missed it, on
-# average; lower is better.
+# An interval reaches from the prediction divided by `factor` to the prediction times `factor`. When
+# each model in turn was left out of the fit, nine of ten errors were within `factor` (after Lei et
+# al. 2018). For other models that is a hope, not a guarantee; hence the freezes. A pair of times
+# counts as *ordered* if its two intervals do not overlap, and as *misordered* if the time predicted
+# to be shorter then was not. The *interval score* (Gneiting and Raftery 2007) rewards narrow
+# intervals that contain the time: it is the width of the interval of log2 times, plus 20 times (2 /
+# 0.1, for 90% intervals) the distance by which the time missed it, on average; lower is better.
 
 # %% [markdown] tags=["zh"]
-# `倍数`：依次留出每个模型再拟合，十次误差中有九次在此倍数之内（仿 Lei 等 2018）。换成别的模型，这只是期望而非保证，
-# 所以才要事先登记预测。两个区间不重叠的一对，才算*说出*了快慢。区间得分（Gneiting 与 Raftery 2007）是 log2 时间的区间宽度
-# 加上 20 倍的偏出量，取平均，越小越好。
+# 区间从预测值除以`倍数`到预测值乘以`倍数`：依次留出每个模型再拟合，十次误差中有九次在此倍数之内（仿 Lei 等 2018）。换成别的模型，这只是期望而非保证，
+# 所以才要事先登记预测。两个区间不重叠的一对，才算*说出*了快慢；实测并非如此，就算*说反*。
+# *区间得分*（Gneiting 与 Raftery 2007）奖励既窄又含实测值的区间：log2 时间的区间宽度，若时间落在区间外，
+# 再加上 20 倍（即 2 / 0.1，对应 90% 区间）的偏出量，取平均，越小越好。
 
 # %%
 freezes = {n: frozen.score(frozen.rows(path)) for n, path in enumerate(decoder_cases.frozen(), 1)}
 table(
     [
-        {"freeze": n, "times inside (%)": 100 * s.coverage, "high over low": s.width}
-        | {"orders wrong": s.wrong_orders, "pairs told": s.n_orders, "interval score": s.score}
+        {"freeze": n, "times inside intervals (%)": 100 * s.coverage}
+        | {"interval: high / low (median)": s.width, "pairs misordered": s.wrong_orders}
+        | {"pairs ordered": s.n_orders, "interval score": s.score}
         for n, s in freezes.items()
     ],
     kind="recorded",
@@ -1272,7 +1281,7 @@ def window_bits(window, n_sinks):
 
 
 def page_waste(page, seed):
-    """Per cent of lent slots that are empty; page None: as long as the longest text."""
+    """Percentage of allocated slots that are empty; page None: as long as the longest text."""
     requests = batching.arrivals(200, 2.0, 256, 256, seed)
     longest = max(r.n_prompt + r.n_new for r in requests)
     return 100 * batching.serve(requests, 8 * longest, page or longest, lambda n: 0.02).waste
@@ -1361,7 +1370,7 @@ check("16-4", answer_4)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **16-5 (open).** Find the smallest cache that loses at most 0.02 bits per byte:
+# **16-5 (open: a small cache).** Find the smallest cache that loses at most 0.02 bits per byte:
 # `answer_5 = dict(window=..., sinks=..., key_bits=..., value_bits=...)`. The window counts the tokens
 # before the newest, up to 511; bits are 2 to 16 or None. The target is at most 30% of the 16-bit
 # cache of 512 tokens; how small can you make it? (A grid of 32 numbers takes 32 bits for its scale
@@ -1371,7 +1380,7 @@ check("16-4", answer_4)
 # lose little down to 4.</details>
 
 # %% [markdown] tags=["zh"]
-# **16-5（开放题）。** 每字节损失不超过 0.02 比特的最小缓存：
+# **16-5（开放题：小缓存）。** 每字节损失不超过 0.02 比特的最小缓存：
 # `answer_5 = dict(window=..., sinks=..., key_bits=..., value_bits=...)`。窗口为最新 token 之前的 token 数，最多 511；
 # 比特数为 2 至 16，或 None。要求不超过 512 个 token 的 16 比特缓存的 30%；你能做到多小？
 # （每 32 个数一组，缩放因子和零点共占 32 比特。）
@@ -1398,7 +1407,7 @@ check("16-5", answer_5)
 #
 # - A token after a text reads all weights and the text's keys and values. The cache makes it one
 #   token's work instead of the whole text's.
-# - Tokens a second are at most bandwidth over bytes. Fewer bits, fewer key and value heads and a
+# - Tokens per second are at most bandwidth over bytes. Fewer bits, fewer key and value heads and a
 #   window reduce the bytes; more texts and drafts get more work out of each byte read.
 # - Time follows bytes until unpacking, arithmetic or overhead takes over: measure with your own
 #   batch.

@@ -42,7 +42,7 @@ def test_the_order_follows_the_budget():
     light = [
         row for row in advise("bert-base", A100, "latency") if "ALBERT: one" in row["technique"]
     ]
-    assert [row["why"] for row in light] == ["as many FLOPs: every layer still runs"]
+    assert [row["why"] for row in light] == ["the same FLOPs: every layer still runs"]
     assert light[0]["structure"]
 
 
@@ -63,7 +63,7 @@ def test_quality_is_kept_up_to_a_per_cent():
     between = remaining_quality(Loss(0.5, "m", "recorded", "s", -0.5, 1.0))
     assert (between.low, between.high) == (0.99, 1.005)
     assert remaining_quality(Loss(0.5, "m", "recorded", "s", 0.0, 1.1)).startswith(
-        "it takes over 1 %"
+        "it costs more than 1%"
     )
     assert "not recorded" in remaining_quality(None)
 
@@ -86,12 +86,12 @@ def test_what_may_gain_serves_with_both_ends(low, high, serves):
 
 def test_the_report_reads():
     text = report.report(Case("bert-base", A100, "checkpoint"))
-    assert text.startswith(f"bert-base, 512 tokens, {A100}: what serves checkpoint?")
+    assert text.startswith(f"bert-base, 512 tokens, {A100}: what helps checkpoint?")
     assert "9.32x" in text
     assert "efflab run 01" in text
     assert "zeros are stored like any other number" in text
     many = report.heading(Case("gpt2", A100, "memory", 8))
-    assert many == f"gpt2, 1024 tokens, 8 x {A100}: what serves memory?"
+    assert many == f"gpt2, 1024 tokens, 8 x {A100}: what helps memory?"
     row = dict(lost=None, metric=None, lost_kind=None)
     assert report.loss_text(row, {}) == "not recorded"
     exact = dict(lost=0.0, metric="equal", lost_kind="recorded")
@@ -129,8 +129,8 @@ def test_the_report_says_what_gains_are_over():
     assert report.over(Case("bert-base", A100, "decode")).endswith("on one device")
     decode = report.over(Case("llama-3.1-70b", A100, "decode", 2))
     assert "one text on 2 devices that share it" in decode
-    assert "34.4 ms a token at least" in decode
-    assert decode.endswith("141 GB of weights, 85.9 GB on a device")
+    assert "at least 34.4 ms per token" in decode
+    assert decode.endswith("141 GB of weights, 85.9 GB per device")
     context = report.report(Case("llama-3.1-70b", A100, "context"))
     assert "0 tokens fit, and the model takes 131,072" in context
     assert "2 would hold them" in context

@@ -96,7 +96,7 @@ def test_heads_windows_and_narrow_caches_change_the_cache_alone():
 
 def test_shared_layers_are_read_again_for_every_token():
     decode = find(rows("qwen3-8b", "decode"), "ALBERT: one")
-    assert decode["why"] == "as many bytes: every layer reads the shared weights again"
+    assert decode["why"] == "the same bytes: every layer reads the shared weights again"
     assert find(rows("qwen3-8b", "context"), "ALBERT: one")["gain_low"] > 1.4
     for budget in ("checkpoint", "decode", "context"):
         assert "experts of its own" in find(rows("gpt-oss-20b", budget), "ALBERT: one")["why"]

@@ -89,7 +89,7 @@ def test_windows_gain_what_the_scores_cost():
     parts = cost.flops_by_part(PRESETS["gpt3-1.3b"], 2048)
     without = sum(parts.values()) / (sum(parts.values()) - parts["scores"])
     assert 1 < long.budgets["training days"].low < without
-    assert long.budgets["checkpoint"] == "no weight leaves"
+    assert long.budgets["checkpoint"] == "no weights are removed"
 
 
 @pytest.mark.parametrize(

@@ -335,11 +335,12 @@ def test_a_split_that_does_not_divide_is_refused(changes, error):
         (
             lambda: rank_plans(GPT3, 8),
             "n_devices=8: expected 36 or more for A100 80GB SXM of 85.9 GB; here the leanest split "
-            "needs 354.7 GB a device",
+            "needs 354.7 GB per device",
         ),
         (
             lambda: rank_plans(replace(GPT3, device=device(1)), 8),
-            "device='A100 80GB SXM': expected more than its 1 GB; split over any number it needs",
+            "device='A100 80GB SXM': expected more than its 1 GB; split over any number of "
+            "devices, it needs",
         ),
         (lambda: plan_fit.fit([]), "rows=0: expected at least 3"),
     ],

@@ -239,6 +239,16 @@ def test_a_room_has_no_entry_that_nobody_shows(room):
     assert unused(read_toml(ROOMS[room]), room, *SHARED) == []
 
 
+CHAPTERS = ("structure", "acceleration", "compression", "distributed", "serving", "ranking")
+
+
+@pytest.mark.parametrize("module", CHAPTERS)
+def test_notebook_15_has_the_chinese_of_all_that_advice_says(module):
+    texts = LAB | read_toml(ROOMS["choose_plan"])
+    said = untranslated(f"advice/{module}.py", texts)
+    assert [text for text in said if text != "bf16 eager"] == []  # an engine's key
+
+
 def test_texts_are_translated_whole_not_in_pieces():
     made = [
         f"{name}:{node.lineno}"

@@ -103,7 +103,7 @@ def test_a_card_shows_its_parts_with_marks(toy, shown):
         "  Rule: above 50% (by formula)",
         "  ✓ removed: 71.2% [computed]",
         "? It is faster.",
-        "  its interval spans the bar",
+        "  its interval reaches both sides of the rule's bound",
         "  of 3",
         "  Rule: below 0.95x; control: above 1x (exploratory: the rule was not registered before "
         "such numbers were known)",

@@ -73,7 +73,7 @@ def test_the_array_explorer_adds_up_the_products():
     products = systolic.block_products(config, 64)
     total = sum(p.cycles(16, 32, "os") for p in products)
     assert meta["cycles, outputs stay (os)"] == total
-    assert meta["ms a block at 700 MHz"] == pytest.approx(total / 700e3)
+    assert meta["ms per block at 700 MHz"] == pytest.approx(total / 700e3)
     faster = figures.array_shape(64, 16, 32, "os", 2, "bert-base").layout.meta
     assert faster["cycles, outputs stay (os)"] < total
 
@@ -244,17 +244,17 @@ def test_a_chips_row_is_its_units_at_the_recorded_clock():
     assert len(rows) == 18
     row = rows["XC7A100T", 4]
     assert (row["units"], row["DSP in use (%)"]) == (15, 100)
-    for clock, side in (("lone unit's clock", 4), ("full chip's", 12)):
+    for clock, side in (("single unit's", 4), ("full chip's", 12)):
         ms = measure.model_ms(128, 4, measure.clock_mhz(side), 15)
-        assert row[f"at a {clock} (ms)"] == pytest.approx(ms)
-        assert rows["LFE5U-25F", 8][f"at a {clock} (ms)"] is None
+        assert row[f"time at a {clock} clock (ms)"] == pytest.approx(ms)
+        assert rows["LFE5U-25F", 8][f"time at a {clock} clock (ms)"] is None
 
 
 def test_more_units_take_less_time_and_fit_on_fewer_chips():
     one, many = figures.serving(100, 8, 1).layout.meta, figures.serving(100, 8, 16).layout.meta
     assert one["ms for 128 tokens"] == pytest.approx(16 * many["ms for 128 tokens"], rel=0.02)
-    assert one["chips that hold it"] == 5
-    assert many["chips that hold it"] == 1
+    assert one["chips it fits on"] == 5
+    assert many["chips it fits on"] == 1
 
 
 def test_a_full_chip_is_routed_with_seeds_of_its_own():
@@ -278,18 +278,19 @@ def test_a_full_chips_clock_is_as_the_text_says():
     assert (min(full), max(full)) == (63.2, 66.4)
     assert max(full) < min(measure.clocks_mhz(8))
     meta = figures.clocks().layout.meta
-    assert meta["MHz of a full chip"] == sorted(full)[1]
-    assert meta["% below a lone unit's"] == pytest.approx(
+    assert meta["full chip's clock (MHz)"] == sorted(full)[1]
+    assert meta["below a single unit (%)"] == pytest.approx(
         100 * (1 - sorted(full)[1] / alone), abs=0.1
     )
-    assert round(meta["% below a lone unit's"]) == 29
+    assert round(meta["below a single unit (%)"]) == 29
     slope = np.log2(measure.clock_mhz(8) / alone)  # of a line over logarithms, a doubling
     assert round(measure.clock_mhz(8) * 2 ** (slope * np.log2(12 / 8))) == 67
     chips = {chip["device"]: measure.n_units(chip, 4) for chip in read_published("fpga")}
     for name, ends in (("XC7Z020", (107, 112)), ("XC7A100T", (93, 97))):
         ms = [measure.model_ms(128, 4, mhz, chips[name]) for mhz in (max(full), min(full))]
         assert tuple(round(each) for each in ms) == ends
-    within = [row for row in measure.chip_rows([4]) if row["at a lone unit's clock (ms)"] <= 100]
+    header = "time at a single unit's clock (ms)"
+    within = [row for row in measure.chip_rows([4]) if row[header] <= 100]
     assert len(within) == 3
 
 

@@ -29,7 +29,7 @@ def test_advice_and_refusals_are_every_technique_once(budget, both_languages):
     good, bad = ([row for row in rows if row["serves"] == serves] for serves in (True, False))
     assert all(row["source"] for row in good)
     assert all(row["why"] for row in bad)
-    lab.table([{"technique": row["technique"], "of": row["metric"]} for row in good])
+    lab.table([{"technique": row["technique"], "metric": row["metric"]} for row in good])
     lab.table([{"technique": row["technique"], "why not": row["why"]} for row in bad])
 
 
@@ -54,6 +54,14 @@ def test_serving_a_model_is_a_budget_too(model, budget, both_languages):
     assert n_serving == sum(row["serves"] for row in rows)
     # an encoder writes no tokens
     assert (best > 1) == (n_serving > 0) == (model != "bert-base")
+
+
+def test_a_reason_with_numbers_is_translated_in_a_table(both_languages, capsys):
+    rows = advise("gpt3-6.7b", A100, "decode", n_devices=3)
+    odd = [row for row in rows if row["why"].startswith("3 devices do not divide")]
+    assert odd
+    lab.table([{"why not": row["why"]} for row in odd])
+    assert ("3 台设备" in capsys.readouterr().out) == (lab.text.language() == "zh")
 
 
 def test_what_nothing_serves_is_still_a_picture(monkeypatch, both_languages):
@@ -269,7 +277,8 @@ def test_moves_come_from_a_dict_and_unknown_ones_are_named(monkeypatch):
 
 
 def test_the_readers_entry_takes_its_place(both_languages):
-    assert measure.game_rows()[0]["entry"] == budget_game.entries()[0]["entry"]
+    first = budget_game.entries()[0]["entry"]
+    assert measure.game_rows()[0]["entry"] == measure.SHOWN.get(first, first)
     rows = measure.game_rows(MINE)
     assert (rows[0]["entry"], rows[0]["place"]) == ("yours", 1)
     late = measure.game_rows(MINE | dict(bits=1.3))

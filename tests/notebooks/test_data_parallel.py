@@ -70,7 +70,7 @@ def test_what_breaks_and_what_repairs_it(pools):
     errors = measure.gradient_errors(pools[4], job, job.alone())
     assert {what for what, error in errors.items() if error > verdicts.SAME} == {
         "uneven shares",
-        "another seed each, averaged by hand",
+        "different seeds, averaged by hand",
         "batch norm over a rank's own rows",
         "a forgotten sampler",
     }
@@ -178,7 +178,7 @@ def test_the_overlap_explorer_is_the_prediction():
     assert meta[1] == pytest.approx(1e3 * expected.seconds)
     ring, tree = (
         [
-            figures.overlap(bucket=mb, ranks=1024, way=way).layout.meta["milliseconds"]
+            figures.overlap(bucket=mb, ranks=1024, way=way).layout.meta["time (ms)"]
             for mb in (32, 256)
         ]
         for way in ("ring", "tree")

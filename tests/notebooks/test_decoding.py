@@ -152,7 +152,7 @@ def test_the_readers_own_model(tmp_path):
 def test_tables_and_figures(both_languages):
     both = {32: {"whole text": SLOW, "cached": FAST}, 64: {"whole text": SLOW, "cached": FAST}}
     assert list(figures.token_times(both).layout.meta.values()) == [4]
-    caches = {"8 key heads": SLOW, "1 key head": FAST}
+    caches = {"8 key/value heads": SLOW, "1 key/value head": FAST}
     assert list(figures.cache_times({1024: caches, 2048: caches}).layout.meta.values()) == [0.25]
     assert list(figures.pages({1: 0.0, 16: 1.5}).layout.meta.values()) == [0.0, 1.5]
     times = dict.fromkeys(measure.FORMAT_BITS, FAST)

@@ -179,7 +179,7 @@ def test_live_rows_stand_beside_the_record(monkeypatch):
     monkeypatch.setattr(evaluate, "bits_per_byte", lambda *_: Estimate(1.4, 1.4, 1.4))
     rows = measure.live_rows(3, measure.live_points(3))
     assert [r["method"] for r in rows] == ["round to nearest", "GPTQ"]
-    assert all(r["added to fp32, now"] == pytest.approx(0.1) for r in rows)
+    assert all(r["bits per byte above fp32, now"] == pytest.approx(0.1) for r in rows)
     assert [r["agrees"] for r in rows] == [False if measure.comparable() else None] * 2
 
 
@@ -244,7 +244,7 @@ def test_explorer_finds_the_crossing():
     few = figures.calibration(n_tokens=128, bits=3).layout.meta
     many = figures.calibration(n_tokens=4096, bits=3).layout.meta
     assert few["GPTQ / round to nearest"] > 1 > many["GPTQ / round to nearest"]
-    assert few["GPTQ, its own text (%)"] < many["GPTQ, its own text (%)"]
+    assert few["GPTQ, calibration text (%)"] < many["GPTQ, calibration text (%)"]
     assert few["round to nearest (%)"] == many["round to nearest (%)"]
 
 

@@ -182,7 +182,7 @@ def test_explorer(both_languages):
     assert meta[flop_ratio] == 1024 / (2 * 128)
     assert meta[lab.tr("scores, full / Linformer")] == 8
     assert meta[lab.tr("weights of E and F")] == 12 * 2 * 128 * 1024
-    assert meta[lab.tr("n where both take as many FLOPs")] == 256
+    assert meta[lab.tr("n at which both take equal FLOPs")] == 256
     assert figures.k_and_n(k=512, seq_len=1024).layout.meta[flop_ratio] == 1
     with pytest.raises(ValueError, match="k=256: expected at most n=128"):
         figures.k_and_n(k=256, seq_len=128)

@@ -298,7 +298,7 @@ def test_roofs_figure(both_languages):
 def test_explorer_shows_what_fits(both_languages):
     meta = dict(figures.training(64, "master weights").layout.meta)
     full = dict(figures.training(64, "fp32").layout.meta)
-    fits = lab.tr("batch that fits")
+    fits = lab.tr("largest batch that fits")
     assert 1.8 < meta[fits] / full[fits] < 2
     assert meta["GB"] < full["GB"]
     assert meta[lab.tr("times faster than fp32")] > 5
@@ -423,14 +423,14 @@ def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
 
     monkeypatch.setattr(verdicts.gpu_bench, "read_part", part)
     known, unknown = verdicts.gpu_product_rows()
-    assert (known["times fp32"], known["times TF32"]) == (14.0, 1.75)
-    assert known["TF32's roof (computed)"] == pytest.approx(2)
-    assert known["its roof (computed)"] == pytest.approx(989.4 / 66.9, rel=0.01)
-    assert unknown["its roof (computed)"] is unknown["TF32's roof (computed)"] is None
+    assert (known["speed-up over fp32"], known["speed-up over TF32"]) == (14.0, 1.75)
+    assert known["roof over TF32 (computed)"] == pytest.approx(2)
+    assert known["roof over fp32 (computed)"] == pytest.approx(989.4 / 66.9, rel=0.01)
+    assert unknown["roof over fp32 (computed)"] is unknown["roof over TF32 (computed)"] is None
     first = verdicts.gpu_step_rows()[:4]
     cases = [(row["batch"], row["precision"]) for row in first]
     assert cases == [(1, "bf16"), (1, "fp32"), (1, "tf32"), (8, "bf16")]
-    headers = ("times fp32", "times TF32", "what the batch takes / fp32")
+    headers = ("speed-up over fp32", "speed-up over TF32", "batch memory / fp32")
     ratios = [[row[header] for header in headers] for row in first]
     assert ratios[0] == [1.5, 0.5, 0.5]
     assert ratios[3] == [None, None, None]  # fp32 had no room
@@ -438,9 +438,10 @@ def test_recorded_gpus_stand_beside_their_roofs(monkeypatch):
 
 def test_the_recorded_gpus_of_the_repository():
     """What the notebook says of them: TF32 is never beaten twice, a small batch not at all."""
-    assert all(row["times TF32"] < 2 for row in verdicts.gpu_product_rows())
+    assert all(row["speed-up over TF32"] < 2 for row in verdicts.gpu_product_rows())
     steps = {
-        (row["batch"], row["precision"]): row["times TF32"] for row in verdicts.gpu_step_rows()
+        (row["batch"], row["precision"]): row["speed-up over TF32"]
+        for row in verdicts.gpu_step_rows()
     }
     assert steps[4, "bf16"] < 1 < steps[32, "bf16"]
 

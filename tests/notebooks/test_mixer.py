@@ -111,8 +111,8 @@ def test_explorer(both_languages):
     meta = figures.mixer_or_vit().layout.meta
     assert meta["patches"] == 196
     assert meta["ratio"] == pytest.approx(1 / 0.721, abs=0.01)
-    assert meta["token_params"] == 2 * 196 * 384
-    assert meta["attention_params"] == 4 * 768**2
+    assert meta["token-mixing weights per layer"] == 2 * 196 * 384
+    assert meta["attention weights per layer"] == 4 * 768**2
     larger = figures.mixer_or_vit(image_size=896).layout.meta
     wider = figures.mixer_or_vit(d_model=2048).layout.meta
     assert larger["ratio"] > meta["ratio"]

@@ -88,18 +88,19 @@ def test_sharing_explorer(share, n_layer, d_model, d_embed):
     before = ModelConfig(*shape, type_vocab=2)
     after = replace(before, share=share, d_embed=d_embed or None)
     expected = cost.num_params(after) / cost.num_params(before)
-    assert meta["parameters, ratio"] == pytest.approx(expected, abs=1e-3)
-    assert meta["activations, ratio"] == 1
+    assert meta["parameters / baseline"] == pytest.approx(expected, abs=1e-3)
+    assert meta["activations / baseline"] == 1
     if not d_embed:
-        assert meta["forward FLOPs, ratio"] == 1
+        assert meta["forward FLOPs / baseline"] == 1
 
 
 @pytest.mark.parametrize("n_tasks", [1, 4, 32])
 @pytest.mark.parametrize("every_text", [True, False])
 def test_tasks_explorer(n_tasks, every_text):
     meta = figures.tasks(n_tasks, 8, every_text).layout.meta
-    assert meta["memory saved (x)"] == pytest.approx(n_tasks, rel=0.02)
-    assert meta["compute saved (x)"] == pytest.approx(n_tasks if every_text else 1, rel=0.01)
+    assert meta["memory, no reuse / reuse"] == pytest.approx(n_tasks, rel=0.02)
+    compute = n_tasks if every_text else 1
+    assert meta["compute, no reuse / reuse"] == pytest.approx(compute, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -117,11 +117,11 @@ def test_explorer(kind, both_languages):
     lab.use_language("en")
     meta = figures.prune(50, kind).layout.meta
     if kind in ("heads", "FFN neurons"):
-        assert meta["FLOPs, ratio"] < 0.9
-        assert meta["bytes, dense, ratio"] == meta["bytes, zeros left out, ratio"] < 0.95
+        assert meta["FLOPs / baseline"] < 0.9
+        assert meta["bytes, dense / baseline"] == meta["bytes, zeros left out / baseline"] < 0.95
     else:
-        assert meta["FLOPs, ratio"] == meta["bytes, dense, ratio"] == 1
-        assert meta["bytes, zeros left out, ratio"] < 0.65
+        assert meta["FLOPs / baseline"] == meta["bytes, dense / baseline"] == 1
+        assert meta["bytes, zeros left out / baseline"] < 0.65
     assert meta["interval, low"] < meta["bits per byte"] < meta["interval, high"]
     lab.use_language(both_languages)
     assert figures.prune(50, kind).layout.title.text
@@ -195,7 +195,7 @@ def test_increases_are_over_the_dense_model():
 
 def test_schedule_tables_and_figure(both_languages):
     assert len(measure.schedule_rows()) == 1 + 2 * len(experiment.RATIOS)
-    missing = [row["above dense (bits)"] for row in measure.recovery_rows()]
+    missing = [row["above dense (bits per byte)"] for row in measure.recovery_rows()]
     assert missing == sorted(missing)
     fig = figures.schedule_figure({0.8: 0.5})
     assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
@@ -204,13 +204,13 @@ def test_schedule_tables_and_figure(both_languages):
 
 def test_the_recap_says_what_is_back_against_dense_and_against_the_control():
     half, _, most = measure.recovery_rows()
-    dense, control = "back in the end, against dense (%)", "back after round 3 (%)"
+    dense, control = "recovered at the end, against dense (%)", "recovered after round 3 (%)"
     text = re.sub(r"[#\s]+", " ", sources()["11"].read_text(encoding="utf-8"))
     back = f"bring back {half[dense]}% of the quality lost by removing half of the weights, and "
     assert f"{back}{most[dense]}% at 90%" in text
     assert f"{half[control]}% and {most[control]}%" in text
     for row in (half, most):
-        missing = row["above dense (bits)"] / row["lost at once (bits)"]
+        missing = row["above dense (bits per byte)"] / row["lost before training (bits per byte)"]
         assert row[dense] == round(100 * (1 - missing))
 
 

@@ -27,8 +27,8 @@ def test_parts_and_files_of_minilm():
     rows = {r["stored"]: r for r in verdicts.file_rows(model)}
     for row in list(rows.values())[1:]:
         assert row["file (MB)"] == pytest.approx(row["formula (MB)"], rel=0.001)
-    assert rows["linear maps, per channel"]["smaller by (%)"] == pytest.approx(35, abs=1)
-    assert 74 < rows["linear maps and tables, per channel"]["smaller by (%)"] < 75
+    assert rows["linear layers, per channel"]["smaller by (%)"] == pytest.approx(35, abs=1)
+    assert 74 < rows["linear layers and embeddings, per channel"]["smaller by (%)"] < 75
     fig = figures.parts(model)
     assert len(fig.data) == 3
 
@@ -47,9 +47,9 @@ def test_what_the_text_says_of_qwen3():
 def test_the_explorers_quality_and_size_move_with_the_bits():
     metas = {b: dict(figures.bit_width(b).layout.meta) for b in (2, 8)}
     assert metas[2]["bits per byte"] > metas[8]["bits per byte"] + 0.2
-    assert metas[8]["more than fp32's"] == pytest.approx(0, abs=0.02)
-    assert metas[2]["size over fp32"] < metas[8]["size over fp32"] < 0.27
-    assert metas[2]["from"] < metas[2]["more than fp32's"] < metas[2]["to"]
+    assert metas[8]["above fp32"] == pytest.approx(0, abs=0.02)
+    assert metas[2]["size / fp32"] < metas[8]["size / fp32"] < 0.27
+    assert metas[2]["from"] < metas[2]["above fp32"] < metas[2]["to"]
     coarse = figures.bit_width(4, "per tensor").layout.meta["layer error (%)"]
     assert figures.bit_width(4, "groups of 32").layout.meta["layer error (%)"] < coarse
 
@@ -139,7 +139,7 @@ def test_a_form_differs_only_outside_of_the_band():
 
 def test_forms_of_a_layer_are_shown_with_their_ratio():
     rows = measure.linear_rows(TIMES)
-    assert [(r["time over fp32"], r["interval, low"]) for r in rows] == [
+    assert [(r["time / fp32"], r["interval, low"]) for r in rows] == [
         (0.5, 0.4),
         (2, 1.9),
         (1, 0.8),
@@ -174,8 +174,8 @@ def test_machines_stand_side_by_side_and_are_told_apart():
     assert measure.recorded_engines(vnni=False)[name]["16x128"] == 1.1561
     assert measure.recorded_engines(vnni=True)[name]["16x128"] < 0.5
     row = next(r for r in measure.engine_rows() if r["engine"] == name)
-    assert row["CPU without VNNI (recorded)"].startswith("1.16")
-    assert row["CPU with VNNI (recorded)"].startswith("0.33")
+    assert row["time / fp32, CPU without VNNI (recorded)"].startswith("1.16")
+    assert row["time / fp32, CPU with VNNI (recorded)"].startswith("0.33")
 
 
 def test_an_interval_stands_where_the_record_keeps_one():
@@ -218,11 +218,11 @@ def test_live_engines_with_stand_ins():
     live = {name: Engine(name, exact.embed, exact.nbytes) for name in LIVE}
     rows = measure.quality_rows(measure.compare_quality(live, 4))
     assert [r["kind"] for r in rows] == ["recorded", "measured"] * 3
-    assert all(r["cosine, min"] > 0.9999 for r in rows[1::2])
+    assert all(r["cosine, minimum"] > 0.9999 for r in rows[1::2])
     ranks = measure.compare_ranks(live[LIVE[1]], 4)
-    assert ranks["same code found first (%)"].mean == 100
+    assert ranks["same top result (%)"].mean == 100
     assert ranks["MRR, fp32"] == ranks["MRR, INT8"]
-    assert ranks["MRR, INT8 less fp32, text by text"] == Estimate(0.0, 0.0, 0.0)
+    assert ranks["MRR, INT8 minus fp32 (paired by text)"] == Estimate(0.0, 0.0, 0.0)
     times = measure.time_rows(live, repeats=1)
     assert times[0]["engine"] == "fp32 eager, again (A/A)"
     assert len(times) == 3

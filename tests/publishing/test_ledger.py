@@ -109,7 +109,7 @@ C.
 ✗ **Does not hold**: One bit is enough.  
 一比特就够。
 
-it lies on the other side
+it lies outside what the rule allows
 
 Rule: 1 or less (formula)
 

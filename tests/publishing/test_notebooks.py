@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from itertools import pairwise
+from operator import attrgetter
 
 import nbformat
 import pytest
@@ -12,6 +13,7 @@ from solving import exercise_name, is_stub, solution
 
 from efflab.base.formats import BOARD, LANGUAGES, PICTURE, PLOTLY, VERDICT, WIDGET
 from efflab.base.limits import allows, in_words
+from efflab.lab.page import source_of
 from efflab.lab.text import has_chinese
 from efflab.publishing.catalog import ROOT, built_path, catalog, sources
 from efflab.publishing.outputs import read_outputs
@@ -149,6 +151,38 @@ def test_stored_outputs_are_clean(number, language):
     assert n_pictures >= 2
     size = built_path(sources()[number], language).stat().st_size
     assert size < 4e6, f"{size / 1e6:.1f} MB: fewer points in the figures?"
+
+
+def imports(cells):
+    """{name: object} of what the code cells import."""
+    names = {}
+    for cell in cells:
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(node), names)
+    return names
+
+
+def listings(cells):
+    """(what `show_source` is asked for, what its cell stores) of each call, in order."""
+    for cell in cells:
+        calls = re.findall(r"show_source\((.+?)\)$", cell.source, re.M | re.S)
+        bundles = [output.get("data", {}) for output in cell.get("outputs", [])]
+        stored = [data["text/plain"] for data in bundles if "```python" in str(data)]
+        assert len(calls) == len(stored), cell.source
+        yield from zip(calls, stored, strict=True)
+
+
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_a_listing_is_the_code_of_today(number, language):
+    """A function was changed after its notebook was built: nbval found it, minutes later."""
+    cells = [c for c in built(number, language).cells if c.cell_type == "code"]
+    names, shown = imports(cells), list(listings(cells))
+    assert shown
+    for call, stored in shown:
+        paths = [path.strip().partition(".") for path in call.split(",")]
+        objects = [attrgetter(rest)(names[n]) if rest else names[n] for n, _, rest in paths]
+        assert stored == source_of(*objects), call
 
 
 PROGRAMS_FORM = re.compile(r"\d(\.\d+)?e[+-]\d\d|\d\.\d{10,}(?![\df])")  # C ends a float with f

@@ -13,7 +13,7 @@ export function drawAdvice(json, words) {
   const tell = (text) => words[text] ?? text;
   const rows = advice.filter((row) => row.serves);
   const parts = [heading(asked, tell), make("p", {}, over(asked))];
-  parts.push(rows.length ? serving(rows, asked, tell) : make("p.notice", {}, say("Nothing here serves it.")));
+  parts.push(rows.length ? serving(rows, asked, tell) : make("p.notice", {}, say("Nothing here helps.")));
   parts.push(others(advice.filter((row) => !row.serves), tell));
   const element = byId("advice");
   element.replaceChildren(...parts);
@@ -25,7 +25,7 @@ function heading(asked, tell) {
   const device = tell(asked.device);
   const name = asked.n_devices > 1 ? `${asked.n_devices} × ${device}` : device;
   const words = { model: asked.model, device: name, budget: tell(asked.budget) };
-  return make("h2", {}, say("What serves {budget}? {model} on {device}", words));
+  return make("h2", {}, say("What helps {budget}? {model} on {device}", words));
 }
 
 function over({ budget }) {
@@ -67,13 +67,13 @@ function serving(rows, asked, tell) {
     return make("tr", {}, name, cell, ...rest.map((parts) => make("td", {}, ...parts)));
   });
   const heads = [say("technique"), say("gain"), say("quality lost"), say("where the number is from"), say("notebook")];
-  const title = say("What serves it, the surest gain first");
+  const title = say("What helps, the surest gain first");
   const region = { role: "region", tabindex: "0", "aria-label": title };
   return make("div.scroll", region, table(title, heads, lines));
 }
 
 function others(rows, tell) {
   const items = rows.map((row) => make("li", {}, `${tell(row.technique)}${say(": ")}${tell(row.why)}`));
-  const title = say("What does not serve it, and why ({n})", { n: rows.length });
+  const title = say("What does not help, and why ({n})", { n: rows.length });
   return make("details", {}, make("summary", {}, title), make("ul", {}, ...items));
 }

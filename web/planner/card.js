@@ -30,10 +30,10 @@ function facts(card, tell) {
   const tiles = [[say("parameters"), count(card.params), ""]];
   if (card.devices) {
     const active = card.experts ? tell(card.experts) : say("all of them");
-    tiles.push([say("active a token"), count(card.active_params), active]);
+    tiles.push([say("active per token"), count(card.active_params), active]);
     tiles.push([say("weights in 16 bits"), size(card.weight_bytes.bf16), ""]);
     const cached = card.kv_bytes_per_token;
-    if (cached !== null) tiles.push([say("cache of a token"), size(cached), tell(card.cache)]);
+    if (cached !== null) tiles.push([say("cache per token"), size(cached), tell(card.cache)]);
     const tokens = card.tokens.toLocaleString("en-US");
     const { states, activations } = card.training_bytes;
     const more = say("Adam in mixed precision, ZeRO-0; and {size} of activations for a text of {tokens} tokens", { size: size(activations), tokens });
@@ -82,7 +82,7 @@ function devices(card, tell, chosen) {
     const texts = cells.map(([, text]) => make("td.number", {}, text(row) ?? "–"));
     return make("tr", row.device === chosen ? { class: "chosen" } : {}, name, first, ...texts);
   });
-  const heads = [say("device"), decoder ? say("tokens a second") : say("texts a second")];
+  const heads = [say("device"), decoder ? say("tokens per second") : say("texts per second")];
   heads.push(...cells.map(([head]) => head));
   const title = say("On each device");
   const region = { role: "region", tabindex: "0", "aria-label": title };

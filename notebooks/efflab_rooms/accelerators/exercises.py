@@ -43,7 +43,7 @@ def _check_clock(answer):
         for what, right, mine in zip(("x", "y", "total"), expected, own, strict=True):
             yield tr("{what} after clock {t}", what=what, t=t), right, mine
         x, y, total = expected
-    yield tr("total at the end, and the product"), a @ b, total
+    yield tr("the final total against the product"), a @ b, total
 
 
 # --- 08-2: the shape for one layer ---------------------------------------------------------------
@@ -85,7 +85,7 @@ def _check_rival(answer):
     what = tr("at most {n} times the GPU's peak and bandwidth", n=MOST_TIMES)
     yield what, True, times <= MOST_TIMES
     own = slowest(side, dataflow, times)
-    words = "at its slowest batch it takes {ratio} of the GPU's time, at most {most}"
+    words = "at its slowest batch it takes {ratio} of the GPU's time (at most {most})"
     yield tr(words, ratio=f"{own:.3f}", most=MOST_TIME), True, own <= MOST_TIME
 
 

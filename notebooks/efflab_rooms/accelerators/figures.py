@@ -52,7 +52,7 @@ def stationary(dataflow: str, row: int, col: int, cycle: int) -> str:
 
 def animation() -> go.Figure:
     """A 3 x 3 product on a 3 x 3 grid in all three dataflows, with a slider over the cycles."""
-    title = tr("Three dataflows: what stays is bold, what passes is below it")
+    title = tr("Three dataflows: bold values stay, those below pass through")
     names = {flow: tr(name) for flow, name in NAMES.items()}
     meta = {tr("{flow}: last cycle", flow=names[flow]): last for flow, last in CYCLES.items()}
     fig = panels(list(names.values()), title, meta=meta, horizontal_spacing=0.03)
@@ -114,7 +114,7 @@ def registers_snapshot(cycle: int, registers: int, stream: int) -> tuple[np.ndar
 
 @explorer(
     cycle=Slider(0, 38, 7, step=1, label="cycle"),
-    registers=Choice((1, 2), 2, label="weight registers of a cell"),
+    registers=Choice((1, 2), 2, label="weight registers per cell"),
     stream=Choice((2, 3, 6), 3, label="stream"),
 )
 def second_register(cycle=7, registers=2, stream=3):
@@ -125,10 +125,10 @@ def second_register(cycle=7, registers=2, stream=3):
     tiles = systolic.Product("tiles", stream, SIDE, SIDE, len(TILES))
     cycles = tiles.cycles(SIDE, SIDE, "ws", registers == 2) + 1
     used = 100 * tiles.macs / (cycles * SIDE**2)
-    words = "Weight registers: {n}. Three tiles take {cycles} cycles, {used} % in use"
+    words = "Weight registers: {n}. Three tiles take {cycles} cycles, {used} % utilization"
     title = tr(words, n=registers, cycles=cycles, used=f"{used:.0f}")
     busy, labels = registers_snapshot(cycle, registers, stream)
-    meta = {tr("cycle"): cycle, tr("cells that multiply"): int((~np.isnan(busy)).sum())}
+    meta = {tr("cycle"): cycle, tr("cells multiplying"): int((~np.isnan(busy)).sum())}
     meta |= {tr("cycles"): cycles, tr("utilization (%)"): used}
     titles = [tr("in use (bold) and waiting"), tr("cycle")]
     fig = panels(titles, title, meta=meta, column_widths=[0.4, 0.6])
@@ -163,7 +163,7 @@ HERTZ = 700e6  # the clock of the first TPU, for times
     rows=Slider(4, 256, 32, scale="log2", label="rows of the array"),
     cols=Slider(4, 256, 32, scale="log2", label="columns of the array"),
     dataflow=Choice(systolic.DATAFLOWS, "ws", label="dataflow"),
-    registers=Choice((1, 2), 1, label="registers of a cell"),
+    registers=Choice((1, 2), 1, label="registers per cell"),
     model=Choice(MODELS, label="model"),
 )
 def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", registers=1, model="minilm-l6"):
@@ -183,10 +183,10 @@ def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", registers=1, model
     ms = 1e3 * totals[dataflow] / HERTZ
     used = 100 * macs.sum() / (totals[dataflow] * rows * cols)
     values = dict(rows=rows, cols=cols, flow=tr(NAMES[dataflow]), used=f"{used:.1f}", ms=number(ms))
-    title = tr("{rows} x {cols}, {flow}: {used} % in use, {ms} ms a block", **values)
+    title = tr("{rows} x {cols}, {flow}: {used} % utilization, {ms} ms per block", **values)
     meta = {tr("cycles, {flow}", flow=tr(NAMES[flow])): total for flow, total in totals.items()}
-    meta |= {tr("utilization (%)"): round(used, 2), tr("ms a block at 700 MHz"): ms}
-    titles = [tr("cycles, one block"), tr("utilization (%)")]
+    meta |= {tr("utilization (%)"): round(used, 2), tr("ms per block at 700 MHz"): ms}
+    titles = [tr("cycles per block"), tr("utilization (%)")]
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.06)
     for i, (flow, each) in enumerate(cycles.items()):
         look = dict(name=tr(NAMES[flow]), legendgroup=flow, marker_color=pictures.COLOURS[i])
@@ -203,10 +203,10 @@ def array_shape(seq_len=128, rows=32, cols=32, dataflow="ws", registers=1, model
 
 
 @explorer(
-    launch_us=Slider(0, 20, 7, step=1, unit="µs", label="launch of a product"),
+    launch_us=Slider(0, 20, 7, step=1, unit="µs", label="launch per product"),
     gpu=Choice(list(measure.PRECISIONS), "A100 40GB", label="GPU"),
     against=Choice(measure.NPUS, label="NPU"),
-    registers=Choice((1, 2), 2, label="weight registers of a cell"),
+    registers=Choice((1, 2), 2, label="weight registers per cell"),
     seq_len=Slider(32, 512, 128, scale="log2", unit="tokens", label="sequence length"),
 )
 def latency_map(launch_us=7, gpu="A100 40GB", against="TPUv1", registers=2, seq_len=128):
@@ -220,7 +220,7 @@ def latency_map(launch_us=7, gpu="A100 40GB", against="TPUv1", registers=2, seq_
         array = measure.rival(against, gpu, dtype, overlap=registers == 2)
         ratios[dtype] = measure.ratios(array, gpu, dtype, seq_len, launch_us * 1e-6)
     least = min(cells[-1].min() for cells in ratios.values())
-    words = "Time of {npu} over {gpu}; whole block: {least} or more"
+    words = "Time ratio {npu} / {gpu}; whole block: at least {least}"
     title = tr(words, npu=tr(against), gpu=gpu, least=number(least))
     meta = {
         tr("whole block in {dtype}, batch {b}", dtype=dtype, b=b): float(cells[-1, i])
@@ -230,7 +230,7 @@ def latency_map(launch_us=7, gpu="A100 40GB", against="TPUv1", registers=2, seq_
     fig = panels(list(ratios), title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
     for column, cells in enumerate(ratios.values(), start=1):
         _add_ratios(fig, cells, column, showscale=column == len(ratios))
-    fig.update_xaxes(title_text=tr("batch"), type="category")
+    fig.update_xaxes(title_text=tr("batch size"), type="category")
     fig.update_yaxes(autorange="reversed")
     return fig.update_layout(margin_l=150)
 
@@ -262,9 +262,9 @@ def clocks() -> go.Figure:
     sides = [side for side in range(1, 1 + measure.FULL_SIDE) if measure.clocks_mhz(side)]
     medians, side = [measure.clock_mhz(side) for side in sides], measure.SIDE
     mhz, less = medians[-1], 100 * (1 - medians[-1] / measure.clock_mhz(side))
-    words = "A full chip runs at {mhz} MHz, {less} % below a lone unit of {side} x {side}"
+    words = "A full chip runs at {mhz} MHz, {less} % below a single {side} x {side} unit"
     title = tr(words, mhz=number(mhz), less=number(less), side=side)
-    meta = {tr("MHz of a full chip"): mhz, tr("% below a lone unit's"): round(less, 1)}
+    meta = {tr("full chip's clock (MHz)"): mhz, tr("below a single unit (%)"): round(less, 1)}
     axes = tr("side of the unit ({side} fills the chip)", side=sides[-1]), tr("clock (MHz)")
     fig = line(sides, {tr("median"): medians}, title, *axes, log_x=True, markers=False, meta=meta)
     x, y = zip(*((side, mhz) for side in sides for mhz in measure.clocks_mhz(side)), strict=True)
@@ -288,13 +288,13 @@ def serving(mhz=100, side=8, n_units=1):
     chips = read_published("fpga")
     names = [chip["device"] for chip in chips if measure.n_units(chip, side) >= n_units]
     values = dict(n=n_units, side=side, mhz=number(mhz), ms=number(ms), k=len(names))
-    words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; {k} of {all} chips"
-    meta = {tr("ms for 128 tokens"): ms, tr("chips that hold it"): len(names)}
-    meta[tr("bytes a clock")] = n_units * 2 * side
-    labels = tr("sequence length (tokens)"), tr("MiniLM's matrix products (ms)")
+    words = "{n} x ({side} x {side}), {mhz} MHz: {ms} ms for 128 tokens; fits on {k} of {all} chips"
+    meta = {tr("ms for 128 tokens"): ms, tr("chips it fits on"): len(names)}
+    meta[tr("bytes per clock")] = n_units * 2 * side
+    labels = tr("sequence length (tokens)"), tr("time for MiniLM's products (ms)")
     fig = loglog(lengths, {"": times}, tr(words, **values, all=len(chips)), *labels, meta=meta)
     mark(fig, tr("100 ms"), y=measure.TARGET_MS)
-    holders = tr("holds it: {names}", names=", ".join(names) or tr("none of the table"))
+    holders = tr("fits on: {names}", names=", ".join(names) or tr("no chip in the table"))
     corner = dict(x=0.01, y=1.0, xref="paper", yref="paper", xanchor="left", yanchor="top")
     fig.add_annotation(text=holders, showarrow=False, **corner)
     return fig.update_yaxes(range=[-1, 4.5], dtick=1)

@@ -48,7 +48,7 @@ def model_check_rows(dtypes: Sequence[str] = ("fp32", "fp16")) -> list[dict]:
             square = systolic.Product("square", n, n, n)
             model = npu.gpu_seconds(square, DEVICES["H100 SXM"], dtype, launch_seconds())
             recorded = 2 * square.macs / row["tflops"] / 1e12
-            times = {"model (us)": 1e6 * model, "recorded (us)": 1e6 * recorded}
+            times = {"model (µs)": 1e6 * model, "recorded (µs)": 1e6 * recorded}
             rows.append({"n": n, "dtype": dtype} | times | {"ratio": model / recorded})
     return rows
 
@@ -275,5 +275,6 @@ def chip_rows(sides: Sequence[int]) -> list[dict]:
         alone, ms = (model_ms(TOKENS, side, f, units) if units else None for f in mhz)
         row = {"chip": chip["device"], "DSP": chip["dsp"], "side of the unit": side, "units": units}
         row |= {"DSP in use (%)": 100 * units * side**2 / chip["dsp"]}
-        rows.append(row | {"at a lone unit's clock (ms)": alone, "at a full chip's (ms)": ms})
+        row |= {"time at a single unit's clock (ms)": alone, "time at a full chip's clock (ms)": ms}
+        rows.append(row)
     return rows

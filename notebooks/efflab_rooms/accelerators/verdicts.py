@@ -16,10 +16,11 @@ MATRIX_UNITS = [(gpu, t) for gpu, types in measure.PRECISIONS.items() for t in t
 BEST = [(gpu, types[-1]) for gpu, types in measure.PRECISIONS.items()]
 """Each GPU in its fastest precision."""
 NAMES = {
-    "tpu": "first TPU over {gpu} in {dtype}, batch {batch}",
-    "equal": "equal array over {gpu} in {dtype}, batch {batch}",
-    "gpu-starts": "first TPU over {gpu} in {dtype}, batch {batch}, only the GPU launches",
-    "equal-gpu-starts": "equal array over {gpu} in {dtype}, batch {batch}, only the GPU launches",
+    "tpu": "first TPU time / {gpu} ({dtype}), batch {batch}",
+    "equal": "equal array time / {gpu} ({dtype}), batch {batch}",
+    "gpu-starts": "first TPU time / {gpu} ({dtype}), batch {batch}, launches on the GPU only",
+    "equal-gpu-starts": "equal array time / {gpu} ({dtype}), batch {batch}, launches on the GPU "
+    "only",
 }
 CHECKS = "model-small", "model-large"
 
@@ -66,14 +67,14 @@ def _block_evidence(kind: str, ratios: Callable, pairs, batches) -> Iterator[Evi
 
 def _published_time(row: Mapping) -> Evidence:
     """A published speed of TPU v4 over an A100, as a time."""
-    name, id = "TPU v4 over A100, training {model}", f"tpu-v4-{row['model'].lower()}"
+    name, id = "TPU v4 time / A100, training {model}", f"tpu-v4-{row['model'].lower()}"
     values = dict(model=row["model"])
     return Evidence(id, name, 1 / row["speed_over_a100"], "", "published", values=values)
 
 
 def _check(id: str, row: Mapping) -> Evidence:
     """How long a square product takes the model's GPU, over the recorded one."""
-    name = "the model's GPU over the recorded H100, {dtype}, {n} x {n}"
+    name = "modelled GPU time / recorded H100, {dtype}, {n} x {n}"
     values = dict(dtype=row["dtype"], n=row["n"])
     return Evidence(id, name, row["ratio"], "", "computed", values=values)
 
@@ -84,11 +85,12 @@ def npu_latency(evidence) -> Outcome:
     floats = [item.value for id, item in items.items() if "fp32" in id]
     starts = [item.value for id, item in items.items() if id.startswith("equal-gpu-starts")]
     remarks = {
-        "first-tpu": "beside a GPU that computes in fp32 it takes {low} to {high} at batch 8: "
-        "where it gains, it gains by its precision",
-        "equal-strength": "if only the GPU pays for launches, the array takes {least} to {most} at "
-        "batch 1: on the faster GPUs a small batch waits for launches, not for the array",
-        "published": "training, by the TPU's makers; ResNet is no Transformer",
+        "first-tpu": "it takes {low} to {high} of an fp32 GPU's time at batch 8: "
+        "where it gains, it gains by its lower precision",
+        "equal-strength": "if only the GPU pays for launches, the array takes {least} to {most} of "
+        "the GPU's time at batch 1: on the faster GPUs a small batch waits for launches, not for "
+        "the matrix units",
+        "published": "training, by the TPU's makers; ResNet is not a Transformer",
     }
     values = dict(low=min(floats), high=max(floats), least=min(starts), most=max(starts))
     values = {key: f"{value:.2f}" for key, value in values.items()}
@@ -109,7 +111,7 @@ def fpga_evidence(
     `wrong`: {id: (side of a simulated unit, its wrong values)}; `chips`: rows of fpga.csv;
     `clocks`: MHz of a full chip, by placement.
     """
-    name, evidence = "wrong values of the unit of {side} x {side}", []
+    name, evidence = "wrong values, {side} x {side} unit", []
     for id, (side, n_wrong) in wrong.items():
         evidence.append(Evidence.exact(id, name, n_wrong, kind="simulated", side=side))
     for chip in chips:
@@ -121,7 +123,8 @@ def _chip_evidence(chip: Mapping, clocks: Sequence[float]) -> list[Evidence]:
     units, id = measure.n_units(chip, measure.SIDE), chip["device"].lower()
     values = dict(chip=chip["device"])
     ends = [_ms(units, mhz) for mhz in (median(clocks), max(clocks), min(clocks))]
-    held, time = "units on {chip}", "128 tokens on {chip}, median (and range) of {n} placements"
+    held = "units that fit on {chip}"
+    time = "128 tokens on {chip}, median (and range) of {n} placements"
     more = values | dict(n=len(clocks))
     return [
         Evidence.exact(f"units-{id}", held, units, kind="computed", **values),
@@ -136,10 +139,9 @@ def _ms(units: int, mhz: float) -> float:
 def fpga_inference(evidence) -> Outcome:
     """An FPGA serves inference: exact, small enough, fast enough?"""
     serves = (
-        "one chip was routed, its multipliers all but full with one unit of {side} x {side}, and "
-        "the others are computed at its clock; the range of {n} placements holds the median of all "
-        "with {sure}%; "
-        "softmax, LayerNorm, GELU and reading the weights come on top"
+        "one chip was routed, with almost all its multipliers in one unit of {side} x {side}, and "
+        "the others are computed at its clock; the range of {n} placements covers the true median "
+        "with {sure}% probability; softmax, LayerNorm, GELU and reading the weights come on top"
     )
     n = by_id(evidence)["ms-lfe5u-85f"].values["n"]
     values = dict(side=measure.FULL_SIDE, n=n, sure=round(100 - 200 * 0.5**n))

@@ -10,7 +10,7 @@ from efflab.lab import Exercise, tr
 from efflab_rooms.case_study import measure
 from efflab_rooms.case_study.measure import CONFIG
 
-TARGET, ADDED = 0.25, 0.30  # of the FLOPs; nats a token
+TARGET, ADDED = 0.25, 0.30  # of the FLOPs; nats per token
 RUNS = (
     (100e9, 3, 2048, "V100 SXM2", 0.5),
     (65.2e9, 20, 2048, "A100 80GB SXM", 0.47),
@@ -40,7 +40,7 @@ def _recipe(answer) -> Recipe | None:
     return Recipe(windows, removed) if fits else None
 
 
-FORM = "six windows (256, 128, 64, 32, 16 or None) and six tuples of heads, one left in each layer"
+FORM = "six windows (256, 128, 64, 32, 16 or None), six tuples of heads; every layer keeps a head"
 
 
 def _removed_share(recipe: Recipe) -> float:
@@ -51,9 +51,9 @@ def _check_target(answer):
     recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
     gone, added = _removed_share(recipe), measure.damage_sum(recipe)
-    what = tr("FLOPs gone: {gone} %, at least 25 % are asked", gone=f"{100 * gone:.1f}")
+    what = tr("FLOPs removed: {gone}%, at least 25% required", gone=f"{100 * gone:.1f}")
     yield what, True, gone >= TARGET
-    yield tr("nats added: {added}, at most 0.30", added=f"{added:.3f}"), True, added <= ADDED
+    yield tr("nats/token added: {added}, at most 0.30", added=f"{added:.3f}"), True, added <= ADDED
 
 
 @lru_cache(maxsize=8)
@@ -66,11 +66,11 @@ def _check_better(answer):
     recipe = _recipe(answer)
     yield tr(FORM), True, recipe is not None
     gone = _removed_share(recipe)
-    what = tr("FLOPs gone: {gone} %, at least 30 % are asked", gone=f"{100 * gone:.1f}")
+    what = tr("FLOPs removed: {gone}%, at least 30% required", gone=f"{100 * gone:.1f}")
     yield what, True, gone >= case_study.SHARE
     even = lighten.evenly(CONFIG, measure.damage(), 64, case_study.SHARE, measure.SEQ_LEN)
     ours, theirs = min(_loss(measure.recipe()), _loss(even)), _loss(recipe)
-    what = tr("loss {theirs}, to be below {ours}", theirs=f"{theirs:.4f}", ours=f"{ours:.4f}")
+    what = tr("loss {theirs}, must be below {ours}", theirs=f"{theirs:.4f}", ours=f"{ours:.4f}")
     yield what, True, theirs < ours
 
 

@@ -17,12 +17,12 @@ from efflab_rooms.case_study.measure import CONFIG, DAYS, GPUS, N_PARAMS
 
 
 def damage():
-    """Nats a token that each change adds alone: windows by layer, heads by layer."""
-    run = measure.part("widths")
-    windows, heads = run["windows"], run["heads"]
-    titles = [tr("a window of so many tokens"), tr("without the head of this number")]
-    title = tr("What one change alone adds to the loss (nats a token, recorded)")
-    meta = {tr("dearest window"): max(map(max, windows)), tr("dearest head"): max(map(max, heads))}
+    """Nats per token that each change adds alone: windows by layer, heads by layer."""
+    windows, heads = (measure.part("widths")[kind] for kind in ("windows", "heads"))
+    titles = [tr("window of this width"), tr("without this head")]
+    title = tr("Loss added by each change alone (nats per token, recorded)")
+    meta = {tr("costliest window"): max(map(max, windows))}
+    meta |= {tr("costliest head"): max(map(max, heads))}
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     look = dict(y=list(range(CONFIG.n_layer)), coloraxis="coloraxis", texttemplate="%{z:.2f}")
     fig.add_heatmap(z=windows, x=lighten.WIDTHS, row=1, col=1, **look)
@@ -35,23 +35,23 @@ def damage():
     return fig.update_layout(coloraxis_colorscale=colours.ONE_HUE, height=360, margin_t=96)
 
 
-COUNTS = {"all products": "computed", "pairs that count": "visible"}
+COUNTS = {"computed pairs": "computed", "visible pairs": "visible"}
 
 
 @explorer(
     share=Slider(0.02, 0.4, 0.3, step=0.02, label="share of the FLOPs to remove"),
-    count=Choice(tuple(COUNTS), "all products", label="FLOPs are counted by"),
+    count=Choice(tuple(COUNTS), "computed pairs", label="pairs counted"),
 )
-def lighter(share=0.3, count="all products"):
+def lighter(share=0.3, count="computed pairs"):
     """The cheapest windows and heads for a share of the FLOPs, layer by layer."""
     require(0.02 <= share <= 0.4, "share", share, "{low} to {high}", low=0.02, high=0.4)
     require_one_of("count", count, COUNTS)
     recipe = measure.recipe(share)
     gone = 100 * lighten.removed_share(CONFIG, recipe, SEQ_LEN, COUNTS[count])
-    n_heads = sum(map(len, recipe.removed))
-    meta = {tr("FLOPs gone (%)"): gone, tr("heads gone"): n_heads}
-    meta |= {tr("nats added, one by one"): measure.damage_sum(recipe)}
-    title = tr("{gone}% of the FLOPs: {n} heads go, and windows of", gone=number(gone), n=n_heads)
+    n = sum(map(len, recipe.removed))
+    meta = {tr("FLOPs removed (%)"): gone, tr("heads removed"): n}
+    meta |= {tr("sum of individual costs (nats per token)"): measure.damage_sum(recipe)}
+    title = tr("{gone}% of the FLOPs removed: {n} heads, and windows of", gone=number(gone), n=n)
     title += "<br>" + ", ".join(str(w or tr("all")) for w in recipe.windows)
     titles = [tr("window (tokens)"), tr("heads kept")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
@@ -74,7 +74,7 @@ def waterfall():
     bits, gflops = [step["bits"] for step in steps], [step["flops"] / 1e9 for step in steps]
     share = number(100 * gflops[-1] / gflops[0])
     ends = dict(n=len(steps) - 1, first=number(bits[0]), last=number(bits[-1]), share=share)
-    title = "{n} steps: {first} to {last} bits per byte, {share}% of the FLOPs (recorded)"
+    title = "{n} steps: {first} to {last} bits per byte, {share}% of the FLOPs left (recorded)"
     titles = [tr("bits per byte"), tr("GFLOP for 512 tokens")]
     meta = {tr("bits per byte at the end"): bits[-1]}
     fig = panels(titles, tr(title, **ends), meta=meta, horizontal_spacing=0.14)
@@ -104,15 +104,14 @@ MOST_TIME = 3
 
 
 def pareto():
-    """Bits per byte over time: each engine's line from the model as shipped to the end of the path.
+    """Bits per byte against time: each engine's line from the shipped model to the path's end.
 
     Circles are as shipped, squares lightened and pruned. Weights stored in fp16 are computed in
     fp32: their line would hide that one.
     """
     cpus, meta = measure.cpus(), {}
-    title = tr("Quality over time, {n} text(s) of 512 tokens (recorded)", n=1)
-    titles = [tr(cpu) for cpu in cpus.values()]
-    fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.06)
+    title = tr("Quality against time, one text of 512 tokens (recorded)")
+    fig = panels(list(map(tr, cpus.values())), title, shared_yaxes=True, horizontal_spacing=0.06)
     for column, (isa, cpu) in enumerate(cpus.items(), start=1):
         times = measure.times(isa)
         for i, engine in enumerate(name for name in ENGINES if name != FP16):
@@ -131,7 +130,7 @@ def _add_engine(fig, engine: str, x: list[float], colour: str, column: int) -> N
     where = dict(row=1, col=column)
     if min(x) > MOST_TIME:
         ends = dict(engine=tr_name(engine), first=number(x[0]), last=number(x[1]))
-        text = tr("{engine}: {first} and {last}", **ends)
+        text = tr("{engine}: {first}, then {last}", **ends)
         place = dict(xref="x domain", yref="y domain", x=0.98, y=0.98, showarrow=False)
         fig.add_annotation(text=text, **place, font_color=colour, **where)
         return
@@ -166,7 +165,7 @@ def hours(tokens=256, count=2048, utilization=40, device="A100 80GB SXM"):
     chosen = dict(tokens=number(tokens), n=number(count), device=device, days=number(days[1]))
     title = tr("100 B parameters, {tokens} B tokens on {n} x {device}: {days} days", **chosen)
     limits = dict(needed=number(round(needed)), most=number(most))
-    title += "<br>" + tr("72 hours need {needed}, or at most {most} B tokens", **limits)
+    title += "<br>" + tr("72 hours need {needed} devices, or at most {most} B tokens", **limits)
     fig = blank(title, tr("FLOPs, 6 x parameters x tokens"), tr("days"), meta=meta, height=440)
     flops, look = [6 * N_PARAMS * n for n in n_tokens], dict(size=13, color=COLOURS[0])
     fig.add_scatter(x=flops, y=days, mode="lines", name=tr("this cluster"), line_color=COLOURS[0])
@@ -188,7 +187,7 @@ def _add_published_runs(fig):
         text=[f"{tr_name(run.name)}, {run.n_devices:,}" for run in runs],
         textposition=[SIDES.get(run.name, "bottom right") for run in runs],
         mode="markers+text",
-        name=tr("published, on its own devices"),
+        name=tr("published runs (own devices)"),
         marker=dict(size=10, symbol="diamond", color=COLOURS[1]),
     )
     fig.update_xaxes(type="log", exponentformat="power", dtick=1, range=[21.8, 26.2])

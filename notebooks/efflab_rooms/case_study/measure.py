@@ -114,15 +114,15 @@ def early_row(bits: float, seed: int) -> dict:
     early = {s: run["early"] for s, run in runs(precision="fp32").items()}
     value, spread = expected_repeat(early, seed)
     fits = agrees(bits, value, spread if same_python(record()) else None)
-    result = {True: "as recorded", False: "differs", None: "another Python's corpus"}[fits]
+    result = {True: "as recorded", False: "differs", None: "another Python version's corpus"}[fits]
     row = {"training steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
-    return row | {"recorded": value, "within": spread, "result": result}
+    return row | {"recorded": value, "tolerance": spread, "result": result}
 
 
 # --- Engines ---------------------------------------------------------------------------------
 
 
-CPUS = {None: "all instructions", latency.OLDER: "without VNNI"}
+CPUS = {None: "all instructions", latency.OLDER: "VNNI switched off"}
 
 
 def cpus() -> dict[str | None, str]:
@@ -150,10 +150,10 @@ def engine_rows(stage: str) -> list[dict]:
     rows = []
     for engine in latency.ENGINES:
         row = {"engine": engine, "bits per byte": quality(stage, engine)}
-        row |= {"MB": times()[stage, engine]["nbytes"] / 1e6}
+        row |= {"size (MB)": times()[stage, engine]["nbytes"] / 1e6}
         for isa, cpu in cpus().items():
             time = times(isa)[stage, engine]
-            row |= {f"time, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
+            row |= {f"time ratio, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
         loads = memory.get((stage, engine))  # torch's engines load no file
         rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
     return rows
@@ -295,6 +295,6 @@ def plans() -> dict[str, Plan | None]:
     training = Training(MODEL, DEVICES["A100 80GB SXM"], n, MODEL.max_len, Cluster())
     by_stage = [fitting_plans(training, n, zero_stage) for zero_stage in (0, 1)]
     uncut = [next((plan for plan in fitting if plan.tp == 1), None) for fitting in by_stage]
-    names = ("any split", "pipeline and data alone", "pipeline and data alone, ZeRO-1")
+    names = ("best split", "pipeline and data only", "pipeline and data only, ZeRO-1")
     fastest = min((plans[0] for plans in by_stage), key=lambda plan: plan.step_seconds)
     return dict(zip(names, (fastest, *uncut), strict=True))

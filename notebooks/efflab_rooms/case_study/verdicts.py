@@ -29,10 +29,10 @@ def dynamic_evidence(
     gone, visible = (lighten.removed_share(config, recipe, SEQ_LEN, c) for c in lighten.COUNTS)
     narrowest = lighten.windows_alone((lighten.WIDTHS[-1],) * config.n_layer)
     alone = lighten.removed_share(config, narrowest, SEQ_LEN)
-    both = "FLOPs gone at 512 tokens, windows and heads"
-    windows = "FLOPs gone at 512 tokens, the narrowest windows alone"
-    pairs = "the same where only pairs that a token may see count"
-    tuned = "bits per byte after a round, above the plain model tuned as long (by seed)"
+    both = "FLOPs removed at 512 tokens, windows and heads"
+    windows = "FLOPs removed at 512 tokens, the narrowest windows alone"
+    pairs = "FLOPs removed at 512 tokens, windows and heads, visible pairs only"
+    tuned = "bits per byte after one round, above the equally tuned plain model (by seed)"
     return [
         Evidence("gone", both, 100 * gone, "%"),
         Evidence("windows-alone", windows, 100 * alone, "%"),
@@ -44,9 +44,9 @@ def dynamic_evidence(
 def ernie_dynamic(evidence) -> Outcome:
     """Whether 30 % of a model's computation can leave with its attention, and quality stay."""
     remarks = {
-        "flops": "windows alone do not come to 30% at this length: whole heads go as well",
-        "quality": "ERNIE was not tried: what fails on a small causal model after one short round "
-        "of tuning is not reproduced here, not refuted",
+        "flops": "windows alone do not reach 30% at this length: whole heads are removed as well",
+        "quality": "ERNIE was not tried: failing on a small causal model after one short round of "
+        "tuning means not reproduced here, not refuted",
     }
     return judge("ernie-dynamic", evidence, remarks=remarks)
 
@@ -78,9 +78,9 @@ def size_evidence(
     files: Mapping[str, int], weights: Mapping[str, int], shapes: Mapping[str, ModelConfig]
 ) -> list[Evidence]:
     """What INT8 takes off an engine's files and weights (bytes by engine), and off other shapes."""
-    stored = ("files", "smaller: INT8's files than fp32's, OpenVINO", files)
-    alone = ("weights", "smaller: INT8's weights alone", weights)
-    computed = "smaller: {model}'s weights, the same parts left in floats"
+    stored = ("files", "size saved by INT8: files, OpenVINO", files)
+    alone = ("weights", "size saved by INT8: weights alone", weights)
+    computed = "size saved by INT8: {model}'s weights, the same parts kept in floats"
     items = [
         Evidence.exact(key, name, 100 - 100 * sizes[INT8] / sizes[OPENVINO], "%")
         for key, name, sizes in (stored, alone)
@@ -96,21 +96,22 @@ def time_evidence(record: Mapping) -> list[Evidence]:
 
     The intervals are widened by the A/A noise of their runs.
     """
-    name = "INT8's time over fp32's, OpenVINO, texts: {n}, {cpu} (by repeat)"
+    name = "INT8 time / fp32 time, OpenVINO, texts: {n}, {cpu} (by repeat)"
     bands = {(r["n"], r["isa"]): r["band"] for r in record["runs"] if r["part"] == "time"}
     items = []
     for key, (n, isa) in CASES.items():
         rows = rows_of(record, n, isa)
         ratio = over(rows[BOTH, INT8], rows[BOTH, OPENVINO]).with_noise(bands[n, isa])
-        items.append(Evidence.of(key, name, ratio, "", "recorded", n=n, cpu=measure.CPUS[isa]))
+        cpu = "VNNI switched off" if isa else "all instructions"
+        items.append(Evidence.of(key, name, ratio, "", "recorded", n=n, cpu=cpu))
     return items
 
 
 def ernie_int8(evidence) -> Outcome:
     """Whether INT8 makes a model a quarter of its size and takes 60 % off its latency."""
     remarks = {
-        "size": "what stays in floats (scales, norms, positions, the graph) counts less the larger "
-        "the model: from BERT-base's shape on the weights come to 75%",
+        "size": "what stays in floats (scales, norms, positions, the graph) matters less the "
+        "larger the model: from BERT-base's shape on, the weights reach a saving of 75% (rounded)",
         "latency": "these are times of a small causal model on one CPU: ERNIE was not tried",
     }
     return judge("ernie-int8", evidence, remarks=remarks)
@@ -128,8 +129,8 @@ def recipe_evidence(light: BySeed, full: BySeed, training: Mapping) -> list[Evid
     steps = {(row["stage"], row["precision"]): row for row in training["rows"]}
     lost, base = difference(light, full), mean(full.values()) / 100
     quality = Estimate(lost.mean / base, lost.low / base, lost.high / base)
-    rise = "bits per byte: bf16 training and INT8 above fp32 throughout (by seed)"
-    name = "training step in bf16 over fp32, this kind of CPU, {stage} (by repeat)"
+    rise = "increase in bits per byte: bf16 training and INT8, from fp32 throughout (by seed)"
+    name = "time of a training step, bf16 / fp32, this kind of CPU, {stage} (by repeat)"
     evidence = [Evidence.of("quality", rise, quality, "%", "recorded")]
     for key, stage in (("step-shipped", SHIPPED), ("step-light", LIGHT)):
         ratio = over(steps[stage, PRECISIONS[0]], steps[stage, "fp32"])
@@ -142,10 +143,10 @@ def fp16_int8(evidence) -> Outcome:
     """Whether 16 bits to train and INT8 to serve are the recipe."""
     remarks = {
         "training": "16 bits are bf16 here; FP16 with loss scaling was not trained. Recorded "
-        "without an interval, and so without a say: on an H100 FP16 takes longer than TF32 with "
-        "few texts",
-        "serving": "recorded without an interval, and so without a say: on an AVX2 CPU OpenVINO's "
-        "INT8 takes about as long as an encoder's fp32",
+        "without an interval, so not counted: on an H100 FP16 takes longer than TF32 when texts "
+        "are few",
+        "serving": "recorded without an interval, so not counted: on an AVX2 CPU, OpenVINO's INT8 "
+        "takes about as long as fp32 for an encoder",
     }
     return judge("fp16-int8", evidence, remarks=remarks)
 
@@ -156,12 +157,13 @@ def fp16_int8(evidence) -> Outcome:
 def hours_evidence(runs: Sequence[TrainingRun]) -> list[Evidence]:
     """Tokens on which the largest clusters train 100 billion parameters in 72 hours."""
     name = "billions of tokens: {n} x {device} at {u}% of peak ({run})"
-    hours = "the same at the {u}% that the run's hours come to, stops and restarts in them"
+    hours = "billions of tokens: {n} x {device} at {u}%, from hours, stops included ({run})"
     largest, before = measure.largest_cluster(runs), measure.largest_cluster(runs, BEFORE)
     second = measure.largest_cluster([run for run in runs if run != largest])
     clusters = {"tokens": largest, "tokens-second": second, "tokens-before": before}
     slower = largest.tokens() / largest.sustained * largest.utilization / 1e9
-    by_hours = dict(u=round(100 * largest.utilization))
+    by_hours = dict(n=f"{largest.n_devices:,}", device=largest.device, run=largest.name)
+    by_hours |= dict(u=round(100 * largest.utilization))
     evidence = [Evidence("tokens-by-hours", hours, slower, values=by_hours)]
     for key, run in clusters.items():
         share = number(100 * run.sustained, 3)
@@ -173,7 +175,7 @@ def hours_evidence(runs: Sequence[TrainingRun]) -> list[Evidence]:
 def ernie_72h(evidence) -> Outcome:
     """Whether 100 billion parameters can be trained in 72 hours."""
     remarks = {
-        "tokens": "possible is not done: we found no source for the run itself, for its tokens, "
+        "tokens": "possible does not mean done: we found no source for the run itself, its tokens, "
         "devices or utilization",
         "before": "ERNIE 3.0 Titan, with 260 billion parameters, was published in December 2021; "
         "PaLM's cluster came in 2022",

@@ -33,13 +33,13 @@ GOAL_BYTES, GOAL_BITS = 1_650_000, 1.09
 
 def _check_moves(answer):
     is_moves = isinstance(answer, Mapping)
-    yield tr("moves, as a dict"), True, is_moves
+    yield tr("a dict of moves"), True, is_moves
     score = measure.play(answer)
     sizes = dict(mb=number(score["n_bytes"] / 1e6, 4), limit=number(GOAL_BYTES / 1e6, 3))
     fits = score["n_bytes"] <= GOAL_BYTES
-    yield tr("{mb} MB; at most {limit} is asked", **sizes), True, fits
+    yield tr("{mb} MB; at most {limit} allowed", **sizes), True, fits
     bits = dict(bits=number(score["bits"], 4), goal=GOAL_BITS)
-    what = tr("{bits} bits per byte; at most {goal} is asked", **bits)
+    what = tr("{bits} bits per byte; at most {goal} allowed", **bits)
     yield what, True, score["bits"] <= GOAL_BITS
 
 
@@ -49,7 +49,7 @@ def _check_moves(answer):
 def _check_case(answer):
     yield tr("the budget is latency"), "latency", answer.get("budget")
     first = advise(**answer)[0]
-    what = tr("a light structure stands first; here it is: {first}", first=tr(first["technique"]))
+    what = tr("first must be a light structure; here: {first}", first=tr(first["technique"]))
     yield what, True, first["structure"]
 
 

@@ -21,13 +21,13 @@ DEVICES = ("V100 SXM2", "A100 40GB", A100, "H100 SXM", *CPUS)
 MODELS = ("stdlib-gpt", "bert-base", "bert-large", "albert-base", "gpt2-xl")
 MODELS += ("gpt3-1.3b", "gpt3-6.7b", "qwen3-8b", "gpt3-175b")
 UNITS = {
-    "latency": "the unchanged model's time over this",
-    "memory": "the unchanged model's bytes over these",
-    "training days": "the unchanged model's days over these",
-    "checkpoint": "the unchanged model's bytes over these",
-    "quality": "share of the quality that stays",
-    "decode": "the unchanged model's time over this",
-    "context": "tokens that fit, over the unchanged model's",
+    "latency": "time, unchanged model / with technique",
+    "memory": "bytes, unchanged model / with technique",
+    "training days": "days, unchanged model / with technique",
+    "checkpoint": "bytes, unchanged model / with technique",
+    "quality": "share of the quality kept",
+    "decode": "time, unchanged model / with technique",
+    "context": "tokens that fit, with technique / without",
 }
 KIND_COLOURS = dict(zip(("computed", "recorded", "published", "measured"), COLOURS, strict=False))
 
@@ -44,17 +44,17 @@ def plan(devices=1, model="gpt3-1.3b", device=A100, budget="training days"):
     gains = [row for row in _advice(model, device, budget, devices) if row["serves"]]
     names = [tr(row["technique"]) for row in gains]
     case = dict(model=model, n=devices, device=tr_name(device), budget=tr(budget))
-    title = tr("{model}, {n} x {device}: what serves {budget}?", **case)
-    meta = {tr("techniques that serve"): len(gains), tr("first, at least"): 0.0}
+    title = tr("{model}, {n} x {device}: what helps {budget}?", **case)
+    meta = {tr("techniques that help"): len(gains), tr("first, gain at least"): 0.0}
     if gains:
-        meta[tr("first, at least")] = round(gains[0]["gain_low"], 3)
+        meta[tr("first, gain at least")] = round(gains[0]["gain_low"], 3)
         title += "<br>" + tr("first: {technique}", technique=names[0])
     n_lines = max(len(gains), 1)
     fig = blank(title, tr(UNITS[budget]), "", meta=meta, height=190 + 30 * n_lines)
     for kind in dict.fromkeys(row["kind"] for row in gains):
         _add_gains(fig, [row for row in gains if row["kind"] == kind], kind)
     if not gains:
-        fig.add_scatter(x=[1], y=[tr("nothing here serves it")], showlegend=False)
+        fig.add_scatter(x=[1], y=[tr("nothing here helps")], showlegend=False)
     over_first = [-0.6, n_lines - 0.2]  # room for the words over the first point
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=over_first)
     fig.update_xaxes(type="linear" if budget == "quality" else "log", exponentformat="none")
@@ -86,8 +86,8 @@ def leads():
     leads = measure.leads()
     least = {budget: min(leads[budget, m] for m in measure.MODELS) for budget in BUDGETS}
     meta = {tr(budget): number(lead) for budget, lead in least.items()}
-    title = tr("Does a light structure gain most? (computed)")
-    fig = blank(title, tr("best structure / best other"), "", meta=meta, height=420)
+    title = tr("Is a light structure's gain the largest? (computed)")
+    fig = blank(title, tr("best light structure / best other technique"), "", meta=meta, height=420)
     for i, model in enumerate(measure.MODELS):
         own = [leads[budget, model] for budget in BUDGETS]
         look = dict(mode="markers", marker=style(i, size=11)["marker"], name=model)
@@ -104,20 +104,20 @@ def leads():
 
 @explorer(
     devices=Slider(8, 1024, 64, scale="log2", label="devices"),
-    texts=Slider(512, 4096, TEXTS, scale="log2", unit="texts", label="of a step"),
+    texts=Slider(512, 4096, TEXTS, scale="log2", label="texts per step"),
 )
 def splits(devices=64, texts=TEXTS):
-    """Tensor, pipeline and data degree of the fastest plan over the size of the model."""
+    """Tensor, pipeline and data degree of the fastest plan against the size of the model."""
     require_int("devices", devices)
     require_int("texts", texts)
     plans = measure.plans(devices, texts)
     small, huge = measure.borders(devices, texts)
     case = dict(n=devices, texts=number(texts))
-    title = tr("{n} devices, {texts} texts a step: the fastest split (computed)", **case)
-    meta = {tr("data parallel alone up to (B)"): round(small, 2) or tr("none")}
-    meta |= {tr("a pipeline from (B)"): round(huge, 2) or tr("none")}
+    title = tr("{n} devices, {texts} texts per step: the fastest split (computed)", **case)
+    meta = {tr("only data parallelism up to (B)"): round(small, 2) or tr("none")}
+    meta |= {tr("always a pipeline from (B)"): round(huge, 2) or tr("none")}
     meta |= {tr("models that fit"): len(plans)}
-    fig = blank(title, tr("parameters (B)"), tr("parts"), meta=meta)
+    fig = blank(title, tr("parameters (B)"), tr("degree of parallelism"), meta=meta)
     sizes = [size for size, _ in plans]
     for i, (name, degree) in enumerate({"data": "dp", "tensor": "tp", "pipeline": "pp"}.items()):
         degrees = [getattr(plan, degree) for _, plan in plans]
@@ -144,13 +144,13 @@ def profile():
 
 
 def prediction_figure():
-    """Predicted over measured, log-log; on the line the prediction is right."""
+    """Predicted against measured, log-log; on the line the prediction is right."""
     rows = predictions.predictions()
     summary = predictions.summary(rows)
     sums = {"pairs that differ": "pairs", "in order": "right", "out of order": "wrong"}
     meta = {tr(name): sum(row[key] for row in summary) for name, key in sums.items()}
-    title = tr("The plan's predictions beside the case study (computed, recorded)")
-    titles = (title, tr("measured, over the model as shipped"), tr("predicted"))
+    title = tr("The plan's predictions against the case study (computed, recorded)")
+    titles = (title, tr("measured / model as shipped"), tr("predicted / model as shipped"))
     fig = blank(*titles, meta=meta, height=460)
     for i, what in enumerate(dict.fromkeys(row["what"] for row in rows)):
         own = [row for row in rows if row["what"] == what]
@@ -180,8 +180,8 @@ def game(mine: dict | None = None):
     """File size, with the limit, and bits per byte of each entry, the best on top."""
     entries = measure.entries(mine)
     best, title = entries[0], tr("The budget game: at most 2 MB, best bits per byte, then fastest")
-    meta = {tr("best entry, bits per byte"): best["bits"], tr("its MB"): best["n_bytes"] / 1e6}
-    titles = tr("size of the file (MB)"), tr("bits per byte (lower is better)")
+    meta = {tr("best: bits per byte"): best["bits"], tr("best: size (MB)"): best["n_bytes"] / 1e6}
+    titles = tr("file size (MB)"), tr("bits per byte (lower is better)")
     fig = panels(titles, title, meta=meta, shared_yaxes=True)
     for i, (kind, symbol) in enumerate({"recorded": "circle-open", "measured": "star"}.items()):
         own = [entry for entry in entries if entry["kind"] == kind]
@@ -226,12 +226,11 @@ EXAMPLE = [(0.5, 0.7), (2, 1.4), (4, 9), (10, 12), (40, 25), (90, 60), (300, 100
 
 
 def calibration(guesses: list[dict]):
-    """Each guess over what was measured; between the dashed lines it is within a factor of 2."""
+    """Each guess against what was measured; between the dashed lines it is within a factor of 2."""
     some = [row for row in guesses if row["guess"] > 0 and row["measured"] > 0]  # on a log axis
     points = [(row["measured"], row["guess"]) for row in some] or EXAMPLE
-    title = tr("Your guesses over what was measured")
-    if not some:
-        title = tr("An example reader (simulated): your own guesses will stand here")
+    example = "An example reader (simulated): your own guesses will appear here"
+    title = tr("Your guesses against the measurements" if some else example)
     meta = {tr("guesses"): len(guesses)}
     fig = blank(title, tr("measured"), tr("your guess"), meta=meta, height=440, margin_t=80)
     values = [value for point in points for value in point]

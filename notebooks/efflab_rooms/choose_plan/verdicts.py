@@ -32,12 +32,12 @@ def light_evidence(leads: Mapping[tuple[str, str], float]) -> list[Evidence]:
 
     `leads`: (budget, model) -> best light structure's surest gain over the best other's.
     """
-    name = "{model}, {budget}: the best light structure's gain over the best other's"
+    name = "{model}, {budget}: gain, best light structure / best other technique"
     plain = PRESETS["bert-base"]
     shared = forward_flops(replace(plain, share="all"), 512) / forward_flops(plain, 512)
     windows = image_flops(224, windowed=False) / image_flops(224, windowed=True)
-    bert = "FLOPs of BERT-base with shared layers over its own"
-    image = "Swin-T's first stage: FLOPs of full attention over windows, 224 pixels"
+    bert = "FLOPs, BERT-base, layers shared / unshared"
+    image = "FLOPs, Swin-T's first stage, full attention / windows, 224 pixels"
     return [
         *(
             Evidence(lead_id(*key), name, lead, "x", values=dict(model=key[1], budget=key[0]))
@@ -55,8 +55,8 @@ def lead_id(budget: str, model: str) -> str:
 
 def light_first(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Choose a light structure first, such as ALBERT or Swin."""
-    advisor = "by this repository's own advisor, each technique alone and none at equal quality"
-    no_flops = "sharing layers leaves every FLOP; windows pay on images, which are long texts"
+    advisor = "by this repository's own advisor: each technique alone, none at equal quality"
+    no_flops = "sharing layers removes no FLOPs; windows pay off on images, which are long texts"
     remarks = {"checkpoint": advisor, "latency": no_flops}
     return judge("light-first", evidence, remarks=remarks)
 
@@ -92,17 +92,23 @@ def huge_grid() -> Grid:
 def parallel_evidence(
     small: Grid, huge: Grid, odd: Mapping[int, float], error: float
 ) -> list[Evidence]:
-    """By devices and texts of a step: the speed of data parallelism alone over the fastest plan's.
+    """By devices and texts of a step: the speed, data parallelism only / fastest plan.
 
     `odd`: the same of the model whose layers do not divide, by texts of a step of 512 devices;
     `error`: the planner's median (0..1).
     """
-    least = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the least"
-    most = "{n} devices, {texts} texts: data parallelism alone over the fastest plan, the most"
+    least = (
+        "{n} devices, {texts} texts per step: speed, data parallelism only / fastest plan, minimum"
+    )
+    most = (
+        "{n} devices, {texts} texts per step: speed, data parallelism only / fastest plan, maximum"
+    )
     plans = [plan for cell in huge.values() for plan, _ in cell]
-    pipelines = "fastest plans of huge models with a pipeline"
-    tensors = "fastest plans of huge models with tensor parallelism"
-    alone = "529.6 B, {n} devices, {texts} texts: data parallelism alone over the fastest plan"
+    pipelines = "share of huge models' fastest plans that use a pipeline"
+    tensors = "share of huge models' fastest plans that use tensor parallelism"
+    alone = (
+        "529.6 B, {n} devices, {texts} texts per step: speed, data parallelism only / fastest plan"
+    )
     median = "planner's median error on published runs that it was not fitted to"
     unseen = "largest error on three published runs, predicted before any fit saw them"
     errors = [abs(row["error_percent"]) for row in read_published("megatron", "predicted")]
@@ -141,8 +147,9 @@ def parallel_choice(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Data parallelism suits small models; model and pipeline parallelism suit huge ones."""
     planned = "planned, not run: by a model of A100s that was fitted to published runs"
     layers = (
-        "where layers do not divide over the devices, as 105 over 512, and a step has four texts a "
-        "device or more, sharded data parallelism (ZeRO-3) is the fastest plan of a huge model too"
+        "where layers do not divide evenly over the devices, as 105 over 512, and a step has four "
+        "texts per device or more, sharded data parallelism (ZeRO-3) is the fastest plan for a "
+        "huge model too"
     )
     return judge("parallel-choice", evidence, remarks={"small": planned, "huge": layers})
 
@@ -154,7 +161,7 @@ def profile_evidence(
     measurements: Mapping[str, tuple[measure.Shares, Comparison]],
 ) -> list[Evidence]:
     """Of each case the time after the profile's choice over the other's, with its A/A noise."""
-    name = "{width} wide, {n} tokens: time after the profile's choice over the other's, by repeat"
+    name = "{width} wide, {n} tokens: time, profile's choice / other (by repeat)"
     evidence = []
     for case, (shares, times) in measurements.items():
         choice = measure.choice(shares, measure.tokens(case))
@@ -177,8 +184,5 @@ def own_profile_evidence() -> list[Evidence]:
 
 def profile_first(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Find the bottleneck with the PyTorch Profiler, and iterate."""
-    alone = (
-        "one turn of what the article calls iterating; what either change costs in quality is left "
-        "out"
-    )
+    alone = "one round of what the article calls iterating; cost in quality not counted"
     return judge("profile-first", evidence, remarks={"choice": alone})

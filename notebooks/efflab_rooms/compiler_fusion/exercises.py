@@ -66,7 +66,7 @@ def _attention(answer):
     if given is ...:
         yield "", None, ...
         return
-    yield tr("calls of scaled_dot_product_attention"), 0, fused.n
+    yield tr("calls to scaled_dot_product_attention"), 0, fused.n
     short = [x[:, :, :37].contiguous() for x in heads]
     yield tr("the values"), written_out(*heads).numpy(), answer(*heads).numpy()
     yield tr("the values, 37 tokens"), written_out(*short).numpy(), answer(*short).numpy()
@@ -77,7 +77,7 @@ def _attention(answer):
     calls = {"answer": lambda: answer(*heads)}
     result = bench.compare(lambda: written_out(*heads), calls, warmup=1, repeats=7)
     ratio = result.ratios["answer"]
-    what = tr("no slower than written out ({ratio:.2f} of its time)", ratio=ratio.mean)
+    what = tr("no slower than the written-out form ({ratio:.2f} of its time)", ratio=ratio.mean)
     yield what, True, ratio.low <= 1 + result.band
 
 

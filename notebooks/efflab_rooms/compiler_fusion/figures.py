@@ -22,7 +22,7 @@ from efflab_rooms.compiler_fusion.measure import HERE, VALUE_BYTES
 KINDS = {
     "product": ("matrix product", "square"),
     "reduction": ("reduction", "triangle-up"),
-    "elementwise": ("value by value", "circle"),
+    "elementwise": ("elementwise", "circle"),
     "movement": ("copy", "diamond"),
 }
 MARKERS = {
@@ -49,9 +49,9 @@ class Node:
 
 def graph_figure(report: FusionReport, title: str) -> go.Figure:
     """Before and after side by side, a row for each part of the model, a box for each kernel."""
-    titles = [tr("{n} operations, each a kernel", n=report.n_ops)]
-    titles.append(tr("{n} kernels, each a box", n=report.n_kernels))
-    meta = {tr("operations"): report.n_ops, tr("kernels made"): report.n_kernels}
+    titles = [tr("{n} operations, one kernel each", n=report.n_ops)]
+    titles.append(tr("{n} kernels, one box each", n=report.n_kernels))
+    meta = {tr("operations"): report.n_ops, tr("resulting kernels"): report.n_kernels}
     meta |= {tr("MB before"): report.bytes_before / 1e6, tr("MB after"): report.bytes_after / 1e6}
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.03)
     for column, items in enumerate((report.ops, report.kernels), start=1):
@@ -160,13 +160,13 @@ FORMULAS = {
 
 NOMINAL = LaunchModel(overhead=1e-6, bandwidth=20e9, rate=20e9)
 """Where nothing was measured: the order of size of a laptop's core."""
-NAMES, SYMBOLS = ("a kernel each", "fused into one"), ("circle-open", "diamond-open")
+NAMES, SYMBOLS = ("one kernel each", "fused into one"), ("circle-open", "diamond-open")
 COLOURS = colours.VERMILION, colours.BLUE
 CONTROLS = dict(
     n_ops=Slider(1, 64, 16, scale="log2", label="operators in a row"),
-    n_values=Slider(2**8, 2**24, 2**15, scale="log2", label="values in each"),
-    overhead_us=Slider(0.1, 20.0, 1.0, step=0.1, unit="µs", label="to launch a kernel"),
-    device=Choice((HERE, "V100 SXM2", "A100 80GB SXM", "H100 SXM"), HERE, label="bandwidth of"),
+    n_values=Slider(2**8, 2**24, 2**15, scale="log2", label="values per operator"),
+    overhead_us=Slider(0.1, 20.0, 1.0, step=0.1, unit="µs", label="launch overhead"),
+    device=Choice((HERE, "V100 SXM2", "A100 80GB SXM", "H100 SXM"), HERE, label="bandwidth from"),
 )
 
 
@@ -197,9 +197,9 @@ def _cost_figure(n_ops, n_values, overhead_us, device, here: LaunchModel, chains
     model = replace(launch_model(device, here), overhead=1e-6 * overhead_us)
     mb = [n_kernels * 2 * VALUE_BYTES * n_values / 1e6 for n_kernels in (n_ops, 1)]
     us = [chain_us(model, n_ops, n_values, n_kernels) for n_kernels in (n_ops, 1)]
-    meta = {tr("MB, single kernels"): mb[0], tr("MB, fused"): mb[1]}
-    meta |= {tr("µs, single kernels"): us[0], tr("µs, fused"): us[1]}
-    meta |= {tr("times faster"): us[0] / us[1]}
+    meta = {tr("MB, one kernel each"): mb[0], tr("MB, fused"): mb[1]}
+    meta |= {tr("µs, one kernel each"): us[0], tr("µs, fused"): us[1]}
+    meta |= {tr("speed-up"): us[0] / us[1]}
     words = "{n} operators on {v} values: fused, 1/{n} of the bytes, {y} times as fast (computed)"
     title = tr(words, n=n_ops, v=number(n_values), y=number(us[0] / us[1]))
     titles = [
@@ -235,7 +235,7 @@ def _add_times(fig: go.Figure, model: LaunchModel, n_ops: int, n_values: int, ch
         fig.add_scatter(x=x or [None], y=y or [None], marker=marker, **look)
     ticks = dict(tickvals=[2**8, 2**12, 2**16, 2**20, 2**24])
     ticks |= dict(ticktext=["256", "4,096", "65,536", "1M", "16M"])
-    fig.update_xaxes(type="log", title_text=tr("values"), **ticks, row=1, col=2)
+    fig.update_xaxes(type="log", title_text=tr("values per operator"), **ticks, row=1, col=2)
     fig.update_yaxes(type="log", exponentformat="power", dtick=1, title_text="µs", row=1, col=2)
 
 
@@ -245,9 +245,9 @@ def constant_rows(model: LaunchModel) -> list[dict]:
     return [
         {
             "device": device,
-            "a launch (µs)": 1e6 * own.overhead,
-            "GB/s": own.bandwidth / 1e9,
-            "even at (kB)": own.even_bytes / 1e3,
+            "launch overhead (µs)": 1e6 * own.overhead,
+            "bandwidth (GB/s)": own.bandwidth / 1e9,
+            "break-even size (kB)": own.even_bytes / 1e3,
             "kind": "measured" if device == HERE else "recorded",
         }
         for device, own in models.items()

@@ -69,7 +69,7 @@ def report_row(program: str, compiler: str, report: fusion.FusionReport, kind="m
         "program": program,
         "compiler": compiler,
         "operations": report.n_ops,
-        "kernels made": report.n_kernels,
+        "resulting kernels": report.n_kernels,
         "MB before": report.bytes_before / 1e6,
         "MB after": report.bytes_after / 1e6,
         "after / before": report.bytes_after / report.bytes_before,
@@ -126,7 +126,7 @@ def time_rows(times: dict[str, bench.Comparison]) -> list[dict]:
                 {
                     "framework": framework,
                     "form": "written out, single operations" if is_baseline else name,
-                    "ms": 1e3 * result.timings[name].median,
+                    "time (ms)": 1e3 * result.timings[name].median,
                     "time / single operations": ratio.mean,
                     "from": ratio.low,
                     "to": ratio.high,
@@ -233,7 +233,7 @@ def fused_rows(chains: Sequence[dict]) -> list[dict]:
             "values": n,
             "16 kernels (µs)": 1e6 * seconds[n, False],
             "one kernel, XLA (µs)": 1e6 * seconds[n, True],
-            "times faster": seconds[n, False] / seconds[n, True],
+            "speed-up": seconds[n, False] / seconds[n, True],
         }
         for n, fused in seconds
         if fused
@@ -264,11 +264,11 @@ def small_rows(n_tokens: Sequence[int] = (2, 16, 128, 1024), d_ff: int = 1024) -
             {
                 "values": n * d_ff,
                 "compiled (µs)": 1e6 * timing.median,
-                "/ six operations": result.ratios["compiled"].mean,
-                "/ torch's own two": ratio.mean,
+                "time / six operations": result.ratios["compiled"].mean,
+                "time / torch's two kernels": ratio.mean,
                 "from": ratio.low,
                 "to": ratio.high,
-                "A/A noise (± %)": 100 * result.band,
+                "A/A noise (±%)": 100 * result.band,
             }
         )
     return rows

@@ -15,16 +15,19 @@ def fusion_evidence(
 ) -> list[Evidence]:
     """XLA's reports on `PROGRAMS`, and beside them other compilers' on the block and its times."""
     block, inductor = xla["block"], reports[measure.WITH_INDUCTOR]
-    kernels, n_bytes = "kernels over operations, {program}", "bytes after over before, {program}"
+    kernels, n_bytes = "kernels / operations, {program}", "bytes after / before, {program}"
     counts = {
-        "ops": ("operations of the block handed to XLA", block.n_ops),
-        "kernels": ("kernels that XLA makes of the block", block.n_kernels),
+        "ops": ("operations of the block given to XLA", block.n_ops),
+        "kernels": ("XLA's kernels for the block", block.n_kernels),
         "torch-kernels": (
-            "kernels of torch's own, fused by hand, without a compiler",
+            "torch's own hand-fused kernels for the block, no compiler",
             reports[measure.LIBRARY_WITH_INDUCTOR].n_ops,
         ),
-        "inductor-kernels": ("kernels that Inductor makes of the block", inductor.n_kernels),
-        "plan-kernels": ("kernels of our fuser, of torch's operations", len(fuse(inductor.ops))),
+        "inductor-kernels": ("Inductor's kernels for the block", inductor.n_kernels),
+        "plan-kernels": (
+            "kernels our fuser makes from torch's operations",
+            len(fuse(inductor.ops)),
+        ),
     }
     return [
         *(
@@ -46,10 +49,10 @@ def time_evidence(times: Mapping[str, Comparison]) -> list[Evidence]:
     """Each form's time over single operations in its framework."""
     ratios = times["JAX"].ratios | times["torch"].ratios
     forms = {
-        "xla": (measure.WITH_XLA, "XLA's time over single operations"),
-        "plan": (measure.PLAN, "time of our fuser's kernels over single operations"),
-        "inductor": (measure.WITH_INDUCTOR, "Inductor's time over single operations"),
-        "torch": (measure.LIBRARY, "time of torch's own kernels over single operations"),
+        "xla": (measure.WITH_XLA, "XLA's time / single operations"),
+        "plan": (measure.PLAN, "time of our fuser's kernels / single operations"),
+        "inductor": (measure.WITH_INDUCTOR, "Inductor's time / single operations"),
+        "torch": (measure.LIBRARY, "time of torch's own kernels / single operations"),
     }
     return [Evidence.of(key, name, ratios[form]) for key, (form, name) in forms.items()]
 
@@ -59,7 +62,7 @@ def xla_fusion(evidence) -> Outcome:
     hand = by_id(evidence)["torch-kernels"].value
     remarks = {
         "kernels": "torch's own LayerNorm, attention and GELU, fused by hand, need {hand} kernels "
-        "for the same block; times are shown and decide nothing",
-        "bytes": "counted as tensors that each kernel reads and writes, once a kernel",
+        "for the same block; times are shown but do not affect the verdict",
+        "bytes": "counted as tensors that each kernel reads and writes, once per kernel",
     }
     return judge("xla-fusion", evidence, remarks=remarks, values=dict(hand=f"{hand:.0f}"))

@@ -33,7 +33,7 @@ def _check_ring(answer):
         yield tr("{what}: every rank has every sum", what=f"n = {n}"), [total] * n, held
         counts, needed = [sent[rank] for rank in range(n)], 2 * (n - 1)
         words = dict(what=f"n = {n}", found=max(counts), needed=needed)
-        text = tr("{what}: a rank sends {found} parts, {needed} of each are needed", **words)
+        text = tr("{what}: a rank sent {found} parts; each must send {needed}", **words)
         yield text, True, counts == [needed] * n
 
 
@@ -53,10 +53,10 @@ def exposed_seconds(pool: RankPool, bucket_mb: float) -> float:
 
 def _check_buckets(answer):
     is_size = isinstance(answer, int | float) and 0 < answer <= 1000
-    yield tr("a size in MiB, above 0"), True, is_size
+    yield tr("a size in MiB, above 0, at most 1,000"), True, is_size
     with RankPool(2) as pool:
         share = exposed_seconds(pool, float(answer)) / exposed_seconds(pool, DEFAULT_MB)
-    text = "waiting: {share} of what buckets of 25 MiB leave; at most {most} is asked"
+    text = "waiting: {share} times as long as with buckets of 25 MiB; at most {most} allowed"
     yield tr(text, share=number(share), most=TARGET), True, share <= TARGET
 
 
@@ -106,10 +106,10 @@ def uncompressed_loss() -> float:
 
 def _check_compression(answer):
     loss, share = train(*answer)
-    text = "bytes: {share} % of the gradients'; at most {most} % is asked"
+    text = "bytes: {share}% of the gradients'; at most {most}% allowed"
     yield tr(text, share=number(100 * share), most=100 * SHARE), True, share <= SHARE
     words = dict(loss=number(loss, 4), full=number(uncompressed_loss(), 4), slack=SLACK)
-    text = "loss: {loss}, with whole gradients {full}; at most {slack} more"
+    text = "loss: {loss}; with whole gradients: {full}; may be at most {slack} higher"
     yield tr(text, **words), True, loss <= uncompressed_loss() + SLACK
 
 

@@ -26,7 +26,7 @@ def ways_to_sum():
     """What a rank sends for a sum, and how long a small sum takes, by way and number of ranks."""
     ranks = [2**i for i in range(1, 11)]
     ring, tree = (Wire(LATENCY, BANDWIDTH, way) for way in ("ring", "tree"))
-    names = {ring: tr("round the ring"), tree: tr("over two trees")}
+    names = {ring: tr("ring"), tree: tr("two trees")}
     n_bytes = {tr("through one rank"): [n - 1.0 for n in ranks]}
     n_bytes |= {names[ring]: [ring_bytes(1.0, n) for n in ranks]}
     n_bytes |= {names[tree]: [tree_bytes(1.0, n) for n in ranks]}
@@ -34,13 +34,13 @@ def ways_to_sum():
     meta = {}
     for size in (SMALL, LARGE):
         for wire, name in names.items():
-            key = tr("{way}, 1,024 ranks, {mb} MB: ms", way=name, mb=number(size / 1e6))
+            key = tr("{way}, 1,024 ranks, {mb} MB (ms)", way=name, mb=number(size / 1e6))
             meta[key] = round(1e3 * wire.seconds(size, ranks[-1]), 2)
     titles = [
-        tr("GB that the busiest rank sends to sum 1 GB"),
-        tr("ms to sum 1 MB, latency 10 µs, 10 GB/s"),
+        tr("GB sent by the busiest rank to sum 1 GB"),
+        tr("ms to sum 1 MB (latency 10 µs, 10 GB/s)"),
     ]
-    fig = pictures.panels(titles, tr("Ways to sum (computed)"), meta=meta)
+    fig = pictures.panels(titles, tr("Three all-reduce algorithms (computed)"), meta=meta)
     for col, (lines, first) in enumerate(((n_bytes, 0), (times, 1)), start=1):
         for i, (name, values) in enumerate(lines.items(), start=first):
             look = pictures.style(i) | dict(legendgroup=name, showlegend=col == 1)
@@ -90,8 +90,8 @@ N_LAYERS, LAYER_SECONDS, LAYER_BYTES = 24, 0.004, 24 * MIB
 
 
 @explorer(
-    bucket=Slider(1, 256, 32, scale="log2", unit="MiB", label="bucket"),
-    gigabits=Slider(1, 512, 64, scale="log2", unit="Gbit/s", label="wire"),
+    bucket=Slider(1, 256, 32, scale="log2", unit="MiB", label="bucket size"),
+    gigabits=Slider(1, 512, 64, scale="log2", unit="Gbit/s", label="bandwidth"),
     latency=Slider(0, 200, 20, step=10, unit="µs", label="latency"),
     ranks=Slider(2, 1024, 8, scale="log2", label="ranks"),
     way=Choice(tuple(buckets.WAYS), "ring", label="all-reduce"),
@@ -109,12 +109,12 @@ def overlap(bucket=32, gigabits=64, latency=20, ranks=8, way="ring"):
     exposed = trace.seconds - trace.backward
     meta = {
         tr("buckets"): len(trace.transfers),
-        tr("milliseconds"): 1e3 * trace.seconds,
+        tr("time (ms)"): 1e3 * trace.seconds,
         tr("exposed (ms)"): 1e3 * exposed,
         tr("hidden (%)"): 100 * trace.hidden,
     }
     ms = dict(ms=number(1e3 * trace.seconds), exposed=number(1e3 * exposed))
-    text = "{n} buckets: {ms} ms, of which {exposed} ms wait for the wire (simulated)"
+    text = "{n} buckets: {ms} ms, {exposed} ms of it waiting for the wire (simulated)"
     return _chart(trace, tr(text, n=len(trace.transfers), **ms), meta)
 
 
@@ -131,7 +131,7 @@ def stages(by_stage: dict[int, list[RankState]]):
     parts = {
         tr("weights"): [h.weights for h in held.values()],
         tr("gradients"): [h.gradients for h in held.values()],
-        tr("optimizer"): [h.optimizer for h in held.values()],
+        tr("optimizer state"): [h.optimizer for h in held.values()],
         tr("gathered weights"): [h.gathered for h in held.values()],
         tr("activations and buffers"): [h.step - h.gathered for h in held.values()],
     }
@@ -140,24 +140,27 @@ def stages(by_stage: dict[int, list[RankState]]):
     meta = {_stage_name(s): round(100 * measure.step_bytes(h) / ddp) for s, h in held.items()}
     labels = [f"{name}<br>{share} %" for name, share in meta.items()]
     n_ranks = len(by_stage[0])
-    title = tr("A step of a rank, {n} ranks (measured): of DDP's memory", n=n_ranks)
+    title = tr("Memory per rank in a step, {n} ranks, % of DDP (measured)", n=n_ranks)
     fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
 
 def batches(by_batch: dict[int, dict[int, list[RankState]]]):
     """A whole step with DDP and with ZeRO-3, by batch: the state, and what no stage cuts."""
-    series: dict[str, list[float]] = {tr("state"): [], tr("activations, buffers, gathered"): []}
+    series: dict[str, list[float]] = {
+        tr("model state"): [],
+        tr("activations, buffers, gathered weights"): [],
+    }
     labels, meta = [], {}
     for batch, held in by_batch.items():
         most = {stage: max(ranks, key=measure.step_bytes) for stage, ranks in held.items()}
         share = 100 * measure.step_bytes(most[3]) / measure.step_bytes(most[0])
-        meta[tr("{n} sequences: ZeRO-3 over DDP (%)", n=batch)] = round(share, 1)
+        meta[tr("{n} sequences: ZeRO-3 / DDP (%)", n=batch)] = round(share, 1)
         for stage, own in most.items():
             labels.append(f"{_stage_name(stage)}<br>{batch}")
             for values, n_bytes in zip(series.values(), (own.state, own.step), strict=True):
                 values.append(n_bytes / 1e6)
-    title = tr("A step of a rank of four, by sequences in the batch (measured)")
+    title = tr("Memory per rank in a step, 4 ranks, by sequences per batch (measured)")
     fig = pictures.bars(labels, series, title, "", "MB", stacked=True, meta=meta)
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
@@ -198,12 +201,14 @@ def cards(model="qwen3-8b", ranks=64, stage=2, optimizer="Adam", precision="mixe
     gb_at = partial(cost.model_state_bytes, billions, **bytes_a_parameter(optimizer, precision))
     gb = gb_at(ranks, stage)
     enough = next((n for n in range(1, RANKS[-1] + 1) if gb_at(n, stage) <= CARDS[-1]), None)
-    needed = tr("ranks needed, {gb} GB a card", gb=number(CARDS[-1]))
+    needed = tr("ranks needed, {gb} GB per card", gb=number(CARDS[-1]))
     meta = {"GB": gb, needed: enough or tr("more than {n}", n=number(RANKS[-1]))}
-    meta |= {tr("parameters (B)"): billions, tr("of these a token uses (B)"): active}
+    meta |= {tr("parameters (B)"): billions, tr("active per token (B)"): active}
     words = dict(model=model, s=stage, n=number(ranks), gb=number(gb))
-    title = tr("{model}, stage {s}, {n} ranks: {gb} GB a card (computed)", **words)
-    axes = tr("ranks"), tr("GB a card, model state")
+    many = "{model}, stage {s}, {n} ranks: {gb} GB per card (computed)"
+    one = "{model}, stage {s}, {n} rank: {gb} GB per card (computed)"
+    title = tr(one if ranks == 1 else many, **words)
+    axes = tr("ranks"), tr("model state per card (GB)")
     fig = pictures.blank(f"{title}<br>{_fitting_card(gb)}", *axes, meta=meta, height=460)
     for s in zero.STAGES:
         look = pictures.style(s, width=4 if s == stage else 1.5) | dict(mode="lines+markers")
@@ -227,5 +232,5 @@ def _add_cards(fig) -> None:
 def _fitting_card(gb: float) -> str:
     """The smallest card that holds so much."""
     fitting = [size for size in CARDS if size >= gb]
-    text = "fits a card of {gb} GB" if fitting else "fits no card of {gb} GB"
+    text = "fits a card of {gb} GB" if fitting else "does not even fit a card of {gb} GB"
     return tr(text, gb=number(fitting[0] if fitting else CARDS[-1]))

@@ -13,15 +13,15 @@ SAME = 1e-5
 
 # --- ddp-equal -----------------------------------------------------------------------------------
 
-GRADIENTS = "gradients: DDP on {n} ranks against one process, largest difference"
-WEIGHTS = "weights after training: DDP on {n} ranks against one process, largest difference"
-CONTROL = "gradients: {n} ranks that do not average, against one process (control)"
-SENT = "bytes that a rank of {n} sends over the ring's formula"
-UNEVEN = "gradients: uneven shares, not weighted"
-BATCH_NORM = "gradients: batch norm over a rank's own rows"
+GRADIENTS = "gradients: DDP on {n} ranks vs. one process, largest difference"
+WEIGHTS = "weights after training: DDP on {n} ranks vs. one process, largest difference"
+CONTROL = "gradients: {n} ranks without averaging vs. one process, largest difference (control)"
+SENT = "bytes sent per rank / ring formula, {n} ranks"
+UNEVEN = "gradient difference: uneven shares, not weighted"
+BATCH_NORM = "gradient difference: batch norm over a rank's own rows"
 EQUAL_REMARK = (
-    "not so where ranks have unequal shares and do not weight their loss by them ({uneven}), or "
-    "where the model looks across the batch, as a batch norm does ({norm})"
+    "not if ranks have unequal shares and do not weight their loss by them ({uneven}), or if the "
+    "model looks across the batch, as batch norm does ({norm})"
 )
 
 
@@ -57,19 +57,20 @@ def ddp_equal(evidence) -> Outcome:
 
 # --- zero-memory ---------------------------------------------------------------------------------
 
-STATE = "model's state of a rank of {n}: stage {stage} over stage {before}"
-FORMULA = "the same by the paper's formula, 4 ranks: stage {stage} over stage {before}"
-STEP = "whole step of a rank, {batch} sequences: ZeRO-3 over DDP"
-ACTIVATIONS = "activations and buffers of a DDP step, {batch} sequences, of the whole"
-FADES = "sequences from which ZeRO-3 would save less than 5% of a step"
-ZERO_SENT = "bytes that a rank sends in a step: ZeRO-3 over DDP"
+STATE = "model state per rank, {n} ranks: stage {stage} / stage {before}"
+FORMULA = "model state by the paper's formula, 4 ranks: stage {stage} / stage {before}"
+STEP = "memory per rank in a whole step, {batch} sequences: ZeRO-3 / DDP"
+ACTIVATIONS = "share of activations and buffers in a DDP step's memory, {batch} sequences"
+FADES = "sequences from which ZeRO-3 would save less than 5% of a step's memory"
+ZERO_SENT = "bytes sent per rank and step: ZeRO-3 / DDP"
 STATE_REMARK = (
-    "at stage 2 FSDP2 holds its own shard beside the gathered weights: with two ranks that is as "
-    "much as stage 1 needs ({two}%)"
+    "at stage 2, FSDP2 keeps a rank's own shard beside the gathered weights: with two ranks, it "
+    "needs as much as stage 1 ({two}%)"
 )
 STEP_REMARK = (
-    "what is saved stops growing with the batch, activations do not: from some {fades} sequences "
-    "on it would be under 5%. A rank sends {sent} times DDP's bytes for it here, 1.5 by the paper"
+    "what is saved stops growing with the batch, but activations do not: from about {fades} "
+    "sequences, savings would be under 5%. With ZeRO-3, each rank sends {sent} times DDP's bytes "
+    "here, 1.5 times by the paper"
 )
 STAGES = (1, 2, 3)
 Held = Mapping[int, Sequence[RankState]]

@@ -34,7 +34,8 @@ def _check_grouped(answer):
         q = torch.randn(2, n_head, 1, 8, generator=rng)
         k, v = torch.randn(2, 2, n_group, 5, 8, generator=rng)
         expected = scaled_dot_product_attention(q, k, v, enable_gqa=True)
-        yield tr("{h} query heads, {g} key heads", h=n_head, g=n_group), expected, answer(q, k, v)
+        what = tr("{h} query heads, {g} key/value heads", h=n_head, g=n_group)
+        yield what, expected, answer(q, k, v)
 
 
 # --- 16-3: accepting a draft -----------------------------------------------------------------
@@ -50,7 +51,7 @@ def _check_accept(answer):
         yield what, min(1.0, (p[token] / q[token]).item()), float(chance)
     refused = sum(q[i] * (1 - chances[i]) * instead[i] for i in range(6))
     output = q * torch.tensor([float(chance) for chance in chances]) + refused
-    yield tr("distribution of what comes out"), p, output
+    yield tr("distribution of the output"), p, output
 
 
 # --- 16-4: faster by a cache -----------------------------------------------------------------
@@ -74,7 +75,7 @@ def _check_target(answer):
         times = bench.time_interleaved(ways, warmup=0, repeats=3)
     ratio = times["plain"].ratio(times["yours"])
     values = dict(ratio=number(ratio, 2), target=number(TARGET))
-    yield tr("{ratio} times faster, at least {target}", **values), True, ratio >= TARGET
+    yield tr("{ratio} times faster (target: {target})", **values), True, ratio >= TARGET
 
 
 # --- 16-5: a small cache ---------------------------------------------------------------------
@@ -123,14 +124,14 @@ def small_share(
 
 
 def _check_small(answer):
-    yield tr("a dict of the four numbers"), True, isinstance(answer, Mapping)
+    yield tr("a dict of four numbers"), True, isinstance(answer, Mapping)
     share = small_share(**answer)
     quality = points.language_quality(measure.Changed(attend_small(**answer)), N_WINDOWS)
     lost = quality.mean - points.shipped_quality()
     values = dict(lost=number(lost, 2), limit=BITS_LOST)
-    yield tr("{lost} bits per byte lost, at most {limit}", **values), True, lost <= BITS_LOST
+    yield tr("{lost} bits per byte lost (limit: {limit})", **values), True, lost <= BITS_LOST
     values = dict(share=number(100 * share, 3), limit=number(100 * SHARE))
-    yield tr("{share}% of the 16-bit cache, at most {limit}%", **values), True, share <= SHARE
+    yield tr("{share}% of the 16-bit cache (limit: {limit}%)", **values), True, share <= SHARE
 
 
 EXERCISES = {

@@ -33,20 +33,18 @@ def first_difference(differences: Mapping[str, Tensor]):
         series[tr_name(name)] = values.clamp_min(1e-7).tolist()
     n = len(next(iter(series.values())))
     title = tr("Where do the logits differ from those of the whole text? (measured)")
-    titles = title, tr("position of the token"), tr("largest difference of a logit")
+    titles = title, tr("token position"), tr("largest logit difference")
     fig = line(range(n), series, *titles, log_y=True, meta=meta, legend=legend("below"))
-    return mark(fig, tr("rounding lies below"), y=measure.NOISE)
+    return mark(fig, tr("below: rounding"), y=measure.NOISE)
 
 
 def token_times(times: Mapping[int, Mapping[str, Timing]]):
     """Milliseconds of the next token over the text so far, computed anew and with a cache."""
-    names = {"whole text": "the whole text again", "cached": "with a cache"}
+    names = {"whole text": "whole text recomputed", "cached": "with a cache"}
     series = {tr(w): [1e3 * t[k].median for t in times.values()] for k, w in names.items()}
     last = list(times.values())[-1]
-    meta = {
-        tr("after {n} tokens, times faster", n=max(times)): last["whole text"].ratio(last["cached"])
-    }
-    title = tr("One more token of stdlib-gpt (measured)")
+    meta = {tr("speed-up after {n} tokens", n=max(times)): last["whole text"].ratio(last["cached"])}
+    title = tr("Time of the next token, stdlib-gpt (measured)")
     titles = title, tr("tokens so far"), tr("time (ms)")
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
@@ -59,9 +57,9 @@ def cache_times(times: Mapping[int, Mapping[str, Timing]]):
     meta = {}
     for k in kinds[1:]:
         ratio = last[k].ratio(last[kinds[0]])
-        meta[tr("at {n} tokens, {name} over {most}", name=tr_name(k), **name)] = ratio
+        meta[tr("{name} / {most}, time at {n} tokens", name=tr_name(k), **name)] = ratio
     title = tr("Attention of one token over its cache (measured)")
-    titles = title, tr("tokens in the text"), tr("time (ms)")
+    titles = title, tr("text length (tokens)"), tr("time (ms)")
     return _set_round_ticks(loglog(list(times), series, *titles, meta=meta, legend=legend("below")))
 
 
@@ -79,34 +77,35 @@ def formats(times: Mapping[str, Timing]):
         tr("time (measured)"): [100 * t.ratio(base) for t in times.values()],
     }
     meta = {tr_name(name): round(t.ratio(base), 3) for name, t in times.items()}
-    title = tr("One token in five formats, in % of torch's fp32")
+    title = tr("One token in five formats, % of torch's fp32")
     names = [tr_name(name) for name in times]
     options = dict(meta=meta, legend=legend("below"), text=".0f")
     return bars(names, series, title, "", "%", **options)
 
 
 def batches(times: Mapping[int, Mapping[str, Timing]]):
-    """Tokens a second of all texts against the milliseconds of a step, a point a batch."""
-    sizes, meta, fig = list(times), {}, blank(tr("More texts side by side (measured)"))
+    """Tokens per second of all texts against the milliseconds of a step, a point per batch."""
+    sizes, meta, fig = list(times), {}, blank(tr("Throughput against latency (measured)"))
     for i, name in enumerate(times[sizes[0]]):
         seconds = [own[name].median for own in times.values()]
         speeds = [n / s for n, s in zip(sizes, seconds, strict=True)]
         look = dict(mode="lines+markers+text", name=tr_name(name), cliponaxis=False, **style(i))
         look |= dict(text=list(map(str, sizes)), textposition=("bottom right", "top left")[i % 2])
         fig.add_scatter(x=[1e3 * s for s in seconds], y=speeds, **look)
-        ratio = tr("{name}: {n} texts over 1", name=tr_name(name), n=sizes[-1])
+        ratio = tr("{name}: throughput, {n} texts / 1 text", name=tr_name(name), n=sizes[-1])
         meta[ratio] = speeds[-1] / speeds[0]
     steps = [x for trace in fig.data for x in trace.x]
-    titles = tr("latency: a step (ms), by texts in the batch"), tr("throughput: tokens a second")
+    titles = tr("latency (ms per step); labels: batch size"), tr("throughput (tokens per second)")
     fig.update_xaxes(title_text=titles[0], **round_ticks(min(steps) / 2, max(steps) * 2))
     fig.update_yaxes(title_text=titles[1])
     return _set_round_ticks(fig).update_layout(legend=legend("below"), meta=meta)
 
 
 def pages(waste: Mapping[int, float]):
-    """Per cent of the lent slots that are empty, by tokens in a page."""
-    titles = tr("A cache in pages (simulated)"), tr("tokens in a page"), tr("lent and empty (%)")
-    meta = {tr("pages of {n} tokens: empty (%)", n=number(n)): waste[n] for n in waste}
+    """Per cent of the allocated slots that are empty, by tokens in a page."""
+    axes = tr("page size (tokens)"), tr("allocated but empty (%)")
+    titles = tr("A paged cache (simulated)"), *axes
+    meta = {tr("page size {n}: empty (%)", n=number(n)): waste[n] for n in waste}
     return bars(list(map(number, waste)), list(waste.values()), *titles, text=".1f", meta=meta)
 
 
@@ -125,10 +124,10 @@ def serving_of(model: str = "qwen3-8b"):
 
     @explorer(
         context=Slider(128, 2**17, 4096, scale="log2", label="context (tokens)"),
-        batch=Slider(1, 256, 1, scale="log2", label="texts in the batch"),
+        batch=Slider(1, 256, 1, scale="log2", label="batch size (texts)"),
         model=Choice(names, model, label="model"),
         device=Choice(SERVERS, "H100 SXM", label="device"),
-        format=Choice(FORMATS, "bf16", label="weights in"),
+        format=Choice(FORMATS, "bf16", label="weight format"),
     )
     def serving(context=4096, batch=1, model=model, device="H100 SXM", format="bf16"):
         require_one_of("model", model, names)
@@ -141,7 +140,7 @@ serving = serving_of()
 
 
 def tokens_per_second(context, batch, model, device, format):
-    """Tokens a second at best over the context, and what lies in memory."""
+    """Tokens per second at best over the context, and what lies in memory."""
     require_int("context", context)
     require_int("batch", batch)
     require_one_of("device", device, DEVICES)
@@ -150,17 +149,17 @@ def tokens_per_second(context, batch, model, device, format):
     here = measure.serve(config, chip, context, batch, format)
     speed = batch / here.seconds
     meta = {
-        tr("tokens a second, at most"): speed,
-        tr("for each text"): 1 / here.seconds,
+        tr("tokens per second, at most"): speed,
+        tr("per text"): 1 / here.seconds,
         tr("weights (GB)"): here.weights / 1e9,
         tr("cache (GB)"): here.cache / 1e9,
         tr("fits"): tr("yes") if here.fits else tr("no"),
     }
     case = dict(model=_short(model), format=format, device=device, speed=number(speed))
-    title = tr("{model} in {format} on {device}: at most {speed} tokens a second", **case)
+    title = tr("{model} in {format} on {device}: at most {speed} tokens per second", **case)
     if not here.fits:
-        title += "<br>" + tr("weights and cache do not fit into one of these")
-    titles = [tr("in memory (GB)"), tr("tokens a second, at most (computed)")]
+        title += "<br>" + tr("weights and cache do not fit on one device")
+    titles = [tr("in memory (GB)"), tr("maximum tokens per second (computed)")]
     fig = panels(titles, title, meta=meta, column_widths=[0.32, 0.68], horizontal_spacing=0.14)
     _add_memory(fig, here, chip.memory_bytes)
     _add_speeds(fig, config, chip, context, batch, format, speed)
@@ -178,7 +177,7 @@ def _add_memory(fig, here: measure.Serving, memory: float | None) -> None:
         look = dict(marker_color=COLOURS[i], text=label, textangle=0)
         fig.add_bar(x=[""], y=[n_bytes / 1e9], name=tr(name), **look, row=1, col=1)
     if memory:
-        mark(fig, tr("its memory"), y=memory / 1e9, row=1, col=1)
+        mark(fig, tr("device memory"), y=memory / 1e9, row=1, col=1)
 
 
 def _add_speeds(fig, config, chip, context, batch, format, speed) -> None:
@@ -197,5 +196,5 @@ def _add_speeds(fig, config, chip, context, batch, format, speed) -> None:
     fig.update_xaxes(**axis, title_text=tr("context (tokens)"), row=1, col=2)
     limit = config.max_len
     if limit < LENGTHS[-1]:
-        mark(fig, tr("its longest text"), x=limit, row=1, col=2)
+        mark(fig, tr("longest text"), x=limit, row=1, col=2)
     fig.update_yaxes(rangemode="tozero", row=1, col=2)

@@ -47,7 +47,7 @@ def run_layer(layer: Layer, x: Tensor, attend: Attend) -> Tensor:
 
 
 def step(token: Tensor, t: int, caches: list[Cache], attend: CachedAttend) -> Tensor:
-    """`stdlib-gpt`'s logits (B,V) after one more token (B,) at position t; a cache a layer."""
+    """`stdlib-gpt`'s logits (B,V) after one more token (B,) at position t; a cache per layer."""
     model = points.language_model()
     x = model.embedding.token(token)[:, None] + model.embedding.position.weight[t]
     for layer, cache in zip(model.layers, caches, strict=True):
@@ -78,7 +78,7 @@ class Changed:
 
 
 def attend_alone(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> Tensor:
-    """Without a cache: a token that sees itself alone."""
+    """Without a cache: a token that sees only itself."""
     return v
 
 

@@ -8,29 +8,26 @@ from efflab_rooms.decoding import measure
 
 WINDOWS = (32, 128)
 
-SPEED = "tokens a second, INT4 over fp32 (by repeat, widened by the A/A noise)"
-SHARE = "{format}: its share of fp32's time over its share of fp32's bytes"
-GROUPED = "bytes kept by {n} of 16 key heads, times {times}, over multi-head's"
-ALONE = "bits per byte lost by a window of {n}"
-SINKS = "bits per byte lost by a window of {n} with four first tokens"
-FIRST = "bits per byte, four more recent tokens less four first ones, window of {n}"
-PAGES = "lent slots that are empty, pages of 16 tokens (by seed)"
-LONGEST = "lent slots that are empty, pages as long as the longest text (by seed)"
-PASSES = "tokens a pass over the formula's, {n} drafted (by text)"
-FAR = "largest difference of a token's probability"
+SPEED = "tokens per second, INT4 / fp32 (by repeat, widened by the A/A noise)"
+SHARE = "{format}: (time / fp32 time) / (bytes / fp32 bytes)"
+GROUPED = "{times} × bytes kept with {n} instead of 16 key/value heads / multi-head"
+ALONE = "bits per byte lost with a window of {n}"
+SINKS = "bits per byte lost with a window of {n} and the first four tokens"
+FIRST = "bits per byte, window of {n}: four extra recent tokens minus the first four"
+PAGES = "allocated slots that are empty, pages of 16 tokens (by seed)"
+LONGEST = "allocated slots that are empty, pages as long as the longest text (by seed)"
+PASSES = "tokens per pass / formula, {n} drafted (by text)"
+FAR = "largest difference in a token's probability"
 
-WHOLE = (
-    "judged against the whole text, not against a recomputed window, which is what Xiao et al. "
-    "compare with"
-)
+WHOLE = "compared with the whole text, not with a recomputed window as in Xiao et al."
 CUT = (
-    "the last drafts are cut at 64 tokens, which alone makes the ratio a little smaller; places "
-    "are not alike"
+    "the last drafts are cut at 64 tokens, which alone makes the ratio a little smaller; positions "
+    "differ, which the formula ignores"
 )
 
 
 def bytes_evidence(ratios: Mapping[str, Estimate], kept: Mapping[int, int]) -> list[Evidence]:
-    """`ratios`: time over fp32's of INT8 and INT4; `kept`: key heads -> bytes of 16, 4 and 1."""
+    """`ratios`: time / fp32's of INT8 and INT4; `kept`: key/value heads (16, 4, 1) -> bytes."""
     four, shares = ratios["INT4"], {name: measure.FORMAT_BITS[name] / 32 for name in ratios}
     # the noise of a busy machine may reach down to 0
     speed = Estimate(1 / four.mean, 1 / four.high, 1 / max(four.low, 1e-3))
@@ -63,7 +60,7 @@ def cache_evidence(
 def speculation_evidence(
     passes: Mapping[int, Estimate], formula: Callable[[int], float], far: float
 ) -> list[Evidence]:
-    """`passes`: tokens a pass by tokens drafted; `far`: of a probability."""
+    """`passes`: tokens per pass by tokens drafted; `far`: of a probability."""
     evidence = []
     for n, own in passes.items():
         over = Estimate(*(x / formula(n) for x in (own.mean, own.low, own.high)))

@@ -22,7 +22,7 @@ def mask_figure(spans=(8, 40), ramp: int = 16, n: int = 80):
     """The soft mask over the distance for a short and a long span."""
     distance = torch.arange(n)
     masks = {z: soft_mask(distance, torch.tensor(float(z)), ramp) for z in spans}
-    meta = {tr("keys that count, span {z}", z=z): int((m > 0).sum()) for z, m in masks.items()}
+    meta = {tr("keys with mask > 0, span {z}", z=z): int((m > 0).sum()) for z, m in masks.items()}
     title = tr("The soft mask: full weight up to the span, none {ramp} tokens later", ramp=ramp)
     series = {tr("span {z}", z=z): mask.tolist() for z, mask in masks.items()}
     axes = (tr("tokens back"), tr("mask"))
@@ -34,12 +34,13 @@ def recorded_spans_figure(seed: int = 0):
     spans = {w: torch.tensor(measure.span_record(w)["spans"][seed]) for w in PENALTIES}
     meta = {}
     for w, values in spans.items():
-        meta[tr("penalty {w}: mean span", w=number(w))] = float(values.mean())
-        meta[tr("penalty {w}: shortest", w=number(w))] = float(values.min())
-        meta[tr("penalty {w}: longest", w=number(w))] = float(values.max())
+        name = measure.penalty_name(w)
+        meta[tr("penalty {w}: mean span", w=name)] = float(values.mean())
+        meta[tr("penalty {w}: shortest", w=name)] = float(values.min())
+        meta[tr("penalty {w}: longest", w=name)] = float(values.max())
     max_len = experiment.CONFIG.max_len
-    title = tr("Learned spans by head and layer, of {n} tokens", n=max_len)
-    titles = [tr("penalty {w}", w=number(w)) for w in PENALTIES]
+    title = tr("Learned spans by head and layer (window: {n} tokens)", n=max_len)
+    titles = [tr("penalty {w}", w=measure.penalty_name(w)) for w in PENALTIES]
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.04)
     for column, values in enumerate(spans.values(), start=1):
         look = dict(texttemplate="%{z:.0f}", coloraxis="coloraxis", row=1, col=column)
@@ -88,11 +89,11 @@ def kernel_figure(model: Transformer, position: int = measure.POSITION, texts=me
         tr("layer"): layer + 1,
         tr("kernel width (tokens)"): k,
         tr("share of the weight that moved"): share,
-        tr("mean distance, input A"): mean_a,
-        tr("mean distance, input B"): mean_b,
+        tr("mean distance, input A (tokens)"): mean_a,
+        tr("mean distance, input B (tokens)"): mean_b,
     }
     place = dict(p=position, l=layer + 1, k=k)
-    title = tr("Position {p}, layer {l}: other weights, the same {k} tokens", **place)
+    title = tr("Position {p}, layer {l}: different weights, same {k} tokens", **place)
     titles = [tr("head {h}", h=h + 1) for h in range(H)]
     shared = dict(shared_xaxes=True, shared_yaxes=True, vertical_spacing=0.12)
     fig = panels(titles, title, rows=2, meta=meta, **shared)
@@ -111,11 +112,11 @@ def kernel_figure(model: Transformer, position: int = measure.POSITION, texts=me
 def distance_figure(distances: torch.Tensor, width: int):
     """How often each distance is the used one, over texts, positions and heads."""
     counts = distances.flatten().bincount(minlength=width)
-    meta = {tr("5th to 95th percentile (tokens)"): measure.spread(distances)}
+    meta = {tr("5th–95th percentile spread (tokens)"): measure.spread(distances)}
     share = round(100 * SHARE)
-    title = tr("Tokens back that hold {share}% of a kernel's weight", share=share)
+    title = tr("How far back {share}% of a kernel's weight lies", share=share)
     names, per_cent = [str(i) for i in range(width)], (100 * counts / counts.sum()).tolist()
-    axes = (tr("tokens back"), tr("positions and heads (%)"))
+    axes = (tr("tokens back"), tr("share of positions and heads (%)"))
     return bars(names, per_cent, title, *axes, meta=meta, height=320)
 
 
@@ -153,21 +154,21 @@ def range_or_width(kernel_size=15, penalty=PENALTIES[1], seq_len=1024):
     costs = [kflops_a_token(spec, seq_len) for spec in chosen]
     names = [full_name(spec) for spec in chosen]
     meta = {tr("{name}: loss", name=n): spec["loss"] for n, spec in zip(names, chosen, strict=True)}
-    meta |= {tr("{name}: kFLOP a token", name=n): c for n, c in zip(names, costs, strict=True)}
+    meta |= {tr("{name}: kFLOP per token", name=n): c for n, c in zip(names, costs, strict=True)}
     conv, span = (f"{cost / costs[0]:.0%}" for cost in costs[1:])
-    template = "At {n} tokens a layer of DynamicConv costs {a} of attention's FLOPs, spans {b}"
+    template = "At {n} tokens, a DynamicConv layer costs {a} of attention's FLOPs, spans {b}"
     title = tr(template, n=number(seq_len), a=conv, b=span)
-    left = tr("recorded: loss over FLOPs at {n} tokens", n=experiment.CONFIG.max_len)
-    titles = [left, tr("computed: FLOPs over length, one layer")]
+    left = tr("recorded: loss against FLOPs, {n} tokens", n=experiment.CONFIG.max_len)
+    titles = [left, tr("computed: FLOPs against length, one layer")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.13)
     for i, technique in enumerate(NAMES):
         _add_losses(fig, i, technique, chosen)
     for spec in chosen:
         _add_costs(fig, spec, seq_len)
-    fig.update_xaxes(title_text=tr("mixing layers, MFLOP a window"), col=1)
-    fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)
-    fig.update_xaxes(title_text=tr("tokens in the sequence"), **log_ticks(LENGTHS[::2]), col=2)
-    fig.update_yaxes(title_text=tr("kFLOP a token"), type="log", dtick=1, col=2)
+    fig.update_xaxes(title_text=tr("mixing layers (MFLOP per window)"), col=1)
+    fig.update_yaxes(title_text=tr("held-out loss (nats per token)"), col=1)
+    fig.update_xaxes(title_text=tr("sequence length (tokens)"), **log_ticks(LENGTHS[::2]), col=2)
+    fig.update_yaxes(title_text=tr("kFLOP per token"), type="log", dtick=1, col=2)
     # in the second panel's empty corner: below the plot is the slider of the stored figure
     return fig.update_layout(legend=legend("top left", x=0.58))
 

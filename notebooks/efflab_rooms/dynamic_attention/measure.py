@@ -1,5 +1,6 @@
 """Notebook 05's numbers: what each technique costs, what follows the input, and learned spans."""
 
+import math
 from functools import lru_cache, partial
 
 import numpy as np
@@ -7,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from efflab import bench, data, train
+from efflab.base.significant import RAISED
 from efflab.errors import require, require_one_of
 from efflab.experiments import dynamic_attention as experiment
 from efflab.experiments import dynamic_attention_2 as used_range
 from efflab.experiments.record import expected_repeat, read_record, same_python
-from efflab.lab import number, tr
+from efflab.lab import tr
 from efflab.model import Attention, Transformer
 from efflab.structure import adaptive_span, dynamic_conv
 
@@ -39,8 +41,13 @@ def full_name(spec: dict) -> str:
     if "kernel_size" in spec:
         return tr("{name}, {k} tokens", name=name, k=spec["kernel_size"])
     if "penalty" in spec:
-        return tr("{name}, penalty {w}", name=name, w=number(spec["penalty"]))
+        return tr("{name}, penalty {w}", name=name, w=penalty_name(spec["penalty"]))
     return name
+
+
+def penalty_name(penalty: float) -> str:
+    """0 or a power of ten, 10⁻⁴ as well as 10⁻⁵."""
+    return "10" + str(round(math.log10(penalty))).translate(RAISED) if penalty else "0"
 
 
 def span_record(penalty: float) -> dict:
@@ -155,7 +162,7 @@ def reaches(kernel_size: int, spans: list[float], seed: int = 0) -> dict[str, tu
         "LightweightConv": dynamic_conv.LightweightConv(*shape, kernel_size),
         "DynamicConv": dynamic_conv.DynamicConv(*shape, kernel_size),
         "adaptive span": static,
-        "adaptive span, by token (untrained)": by_token,
+        "adaptive span per token (untrained)": by_token,
     }
     return {
         name: (farthest(layer.eval(), inputs[0]), farthest(layer, inputs[1]))

@@ -49,7 +49,7 @@ def _check_factors(answer):
     factors = answer(weight, measure.layer_inputs(measure.WIDE))
     yield tr("shape of the factors"), tuple(weight.shape[1:]), tuple(factors.shape)
     share = error_share(factors)
-    what = tr("error {share} % of nearest's, at most {most} %", share=number(share, 3), most=MOST)
+    what = tr("error / nearest: {share}% (at most {most}%)", share=number(share, 3), most=MOST)
     yield what, True, share <= MOST
 
 

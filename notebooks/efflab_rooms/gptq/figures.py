@@ -11,13 +11,13 @@ from efflab.lab.figures import error_bars, legend, log_axis, log_ticks, style
 from efflab_rooms.gptq import measure
 from efflab_rooms.gptq.measure import MOST, SMALL, WIDE
 
-ERROR = "squared error (% of the output's square)"
+ERROR = "squared error (% of squared output)"
 PARTS = {SMALL: "out projection", WIDE: "down projection"}
 
 
 def layer_name(name: str) -> str:
     """A weight as prose calls it."""
-    return tr("layer {n}, {part}", n=3, part=tr(PARTS[name]))
+    return tr("layer {n}, {part}", n=2, part=tr(PARTS[name]))
 
 
 # --- One layer -------------------------------------------------------------------------------
@@ -29,14 +29,14 @@ def changes(bits: int = 3, steps=(24, 72, 120, 168), n_rows: int = 32):
     deltas = {n: (measure.round_columns(n, bits)[0][:n_rows] - w).numpy() for n in steps}
     first, last = steps[0], steps[-1]
     meta = {
-        tr("{k} columns: mean change of a free weight", k=n): float(abs(d[:, n:]).mean())
+        tr("{k} columns: mean absolute change, free weights", k=n): float(abs(d[:, n:]).mean())
         for n, d in deltas.items()
     }
-    meta[tr("mean change of a rounded weight")] = float(abs(deltas[last][:, :last]).mean())
+    meta[tr("mean absolute change, rounded weights")] = float(abs(deltas[last][:, :last]).mean())
     plain = measure.nearest(SMALL, bits).dequantize()[:n_rows] - w
     meta[tr("the same, round to nearest")] = float(abs(plain[:, :last]).mean())
     titles = [tr("{k} of {n} columns rounded", k=n, n=w.shape[1]) for n in steps]
-    title = tr("GPTQ at {bits} bits: change of each weight so far", bits=bits)
+    title = tr("GPTQ at {bits} bits: change in each weight so far", bits=bits)
     options = dict(rows=len(steps), shared_xaxes=True, vertical_spacing=0.08)
     fig = panels(titles, title, meta=meta, **options)
     for row, (n, delta) in enumerate(deltas.items(), start=1):
@@ -60,7 +60,7 @@ def column_errors(bits: int = 3, n_steps: int = 12):
         tr("ratio"): plain[-1] / ours[-1],
     }
     name = layer_name(SMALL)
-    title = tr("{layer}, {bits} bits: the output's error on held-out text", bits=bits, layer=name)
+    title = tr("{layer}, {bits} bits: output error on held-out text", bits=bits, layer=name)
     series = {tr("round to nearest"): plain, tr("GPTQ"): ours}
     return line(list(errors), series, title, tr("columns rounded so far"), tr(ERROR), meta=meta)
 
@@ -73,8 +73,8 @@ def damping(bits: int = 3, few: int = 256, damps=measure.DAMPS):
     best = {n: damps[values.index(min(values))] for n, values in errors.items()}
     meta = {tr("round to nearest"): base}
     meta |= {tr("{n} tokens: best damping", n=f"{n:,}"): damp for n, damp in best.items()}
-    title = tr("{layer}, {bits} bits: what damping does", layer=layer_name(WIDE), bits=bits)
-    x_title = tr("damping (share of the mean diagonal)")
+    title = tr("{layer}, {bits} bits: the effect of damping", layer=layer_name(WIDE), bits=bits)
+    x_title = tr("damping (fraction of the mean diagonal)")
     fig = line(damps, series, title, x_title, tr(ERROR), log_x=True, meta=meta)
     fig.update_yaxes(rangemode="tozero")
     return mark(fig, tr("round to nearest"), y=base)
@@ -95,11 +95,11 @@ def frontier():
         tr("8 bits, GPTQ"): added(8, "gptq"),
         tr("8 bits, round to nearest"): added(8, "rtn"),
     }
-    axes = tr("bits per weight, scales included"), tr("bits per byte added to fp32")
-    fig = blank(tr("stdlib-gpt: what few bits cost (recorded)"), *axes, meta=meta)
+    axes = tr("bits per weight, scales included"), tr("bits per byte above fp32")
+    fig = blank(tr("stdlib-gpt: the cost of low bit widths (recorded)"), *axes, meta=meta)
     curves = measure.frontier()
     for (method, group), points in curves.items():
-        scales = tr("groups of {n}", n=group) if group else tr("a scale for each row")
+        scales = tr("groups of {n}", n=group) if group else tr("one scale per row")
         name = tr("{method}, {scales}", method=tr(measure.METHOD_NAMES[method]), scales=scales)
         look = style(METHODS.index(method), 1 if group else 0, size=8)
         x, y = zip(*points, strict=True)
@@ -114,9 +114,9 @@ def calibration_sizes():
     x = [point["n_tokens"] for point in points]
     losses = [point["bits_per_byte"] for point in points]
     own, held_out = ([100 * p[key] for p in points] for key in ("own_error", "layer_error"))
-    titles = [tr("error of the layers' outputs (%)"), tr("bits per byte")]
+    titles = [tr("layers' error (%)"), tr("bits per byte")]
     meta = {tr("{n} tokens: bits per byte", n=f"{n:,}"): y for n, y in zip(x, losses, strict=True)}
-    title = tr("How much calibration data (3 bits, recorded)")
+    title = tr("Effect of the amount of calibration data (3 bits, recorded)")
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.12)
     lines = {
         tr("layers' error, calibration text"): (own, 1),
@@ -133,7 +133,7 @@ def calibration_sizes():
 
 
 KINDS = {
-    "all": "all maps",
+    "all": "all matrices",
     "qkv": "q, k, v (192 inputs)",
     "out": "out projection (192 inputs)",
     "up": "up projection (192 inputs)",
@@ -150,7 +150,7 @@ def crossing():
         for name in (tr(KINDS["all"]), tr(KINDS["down"]))
         for i in (0, -1)
     }
-    title = tr("3 bits: what calibration makes of each kind of map (recorded)")
+    title = tr("3 bits: GPTQ's gain by kind of matrix (recorded)")
     axes = tr("calibration tokens"), tr("error, GPTQ / round to nearest")
     fig = line(x, means, title, *axes, log_x=True, meta=meta)
     for trace, r in zip(fig.data, ratios.values(), strict=True):
@@ -200,18 +200,18 @@ def calibration(n_tokens: int = 1024, bits: int = 3, group_size="row"):
     meta = {
         tr("round to nearest (%)"): plain,
         tr("GPTQ (%)"): held_out[at],
-        tr("GPTQ, its own text (%)"): own[at],
+        tr("GPTQ, calibration text (%)"): own[at],
         tr("GPTQ / round to nearest"): held_out[at] / plain,
         tr("bits per weight"): bits + 40 / (group or 768),
     }
     series = {
         tr("round to nearest, held-out text"): [plain] * len(x),
         tr("GPTQ, held-out text"): held_out,
-        tr("GPTQ, its own calibration text"): own,
+        tr("GPTQ, calibration text"): own,
     }
     words = dict(bits=bits, n=f"{n_tokens:,}", a=number(plain), b=number(held_out[at]))
-    title = tr("{bits} bits, {n} tokens: nearest {a} %, GPTQ {b} %", **words)
-    axes = tr("calibration tokens"), tr("error of the layer's output (%)")
+    title = tr("{bits} bits, {n} tokens: error {a}% (nearest), {b}% (GPTQ)", **words)
+    axes = tr("calibration tokens"), tr("output error (%)")
     fig = line(x, series, title, *axes, log_x=True, meta=meta)
     fig.update_yaxes(rangemode="tozero")
     return mark(fig, x=n_tokens).update_layout(legend=legend("above"), margin_t=90)

@@ -250,11 +250,11 @@ def live_rows(bits: int, live: dict[str, dict]) -> list[dict]:
             {
                 "method": METHOD_NAMES[method],
                 "bits per byte": point["bits_per_byte"],
-                "added to fp32, now": point["added"],
-                "added to fp32, recorded": old,
+                "bits per byte above fp32, now": point["added"],
+                "bits per byte above fp32, recorded": old,
                 "may differ by": allowed,
                 "agrees": agrees(point["added"], old, allowed),
-                "error of the layers' outputs (%)": 100 * point["layer_error"],
+                "layers' error (%)": 100 * point["layer_error"],
             }
         )
     return rows

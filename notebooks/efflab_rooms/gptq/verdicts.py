@@ -8,11 +8,13 @@ from efflab.experiments.gptq_quality import BITS
 from efflab.lab import Evidence, Outcome, judge
 from efflab_rooms.gptq import measure
 
-TOKENS = "{n} calibration tokens, 3 bits: layers' error, GPTQ over round to nearest (by seed)"
-WIDE = "{n} calibration tokens, 3 bits: the six widest maps' error, the same (by seed)"
-ERROR = "{bits} bits: layers' error, GPTQ over round to nearest (interval by seed, {n} seeds)"
-ADDED = "{bits} bits: bits per byte, GPTQ less round to nearest (interval by text)"
-SEEDED = "{bits} bits: bits per byte, GPTQ less round to nearest (interval by seed, {n} seeds)"
+TOKENS = "{n} calibration tokens, 3 bits: layers' error, GPTQ / round to nearest (by seed)"
+WIDE = (
+    "{n} calibration tokens, 3 bits: six widest matrices' error, GPTQ / round to nearest (by seed)"
+)
+ERROR = "{bits} bits: layers' error, GPTQ / round to nearest (interval by seed, {n} seeds)"
+ADDED = "{bits} bits: bits per byte, GPTQ minus round to nearest (interval by text)"
+SEEDED = "{bits} bits: bits per byte, GPTQ minus round to nearest (interval by seed, {n} seeds)"
 
 
 def collect_evidence() -> list[Evidence]:
@@ -65,8 +67,9 @@ def _by_seed(id: str, name: str, values: Sequence[float], unit: str, bits: int) 
 def gptq_error(evidence) -> Outcome:
     """Whether GPTQ's calibration lowers the quantization error."""
     remarks = {
-        "layers": "with 512 tokens or fewer all maps together still gain, but the widest ones err "
-        "more on average than by rounding to nearest",
-        "model": "with 4,096 calibration tokens of the first seed; by seed see the last figures",
+        "layers": "with 512 tokens or fewer, all matrices together still gain, but the widest ones "
+        "err more on average than with rounding to nearest",
+        "model": "with 4,096 calibration tokens from the first seed; for results by seed see the "
+        "last values",
     }
     return judge("gptq-error", evidence, remarks=remarks)

@@ -46,7 +46,7 @@ def _causal(answer):
     with torch.no_grad():
         times = bench.compare(full, {"own": partial(answer, *heads)}, warmup=1, repeats=5)
     ratio = times.ratios["own"].mean
-    what = "{ratio} of full causal attention's time, at most {most}"
+    what = "time / full causal attention's: {ratio}, at most {most}"
     yield tr(what, ratio=f"{ratio:.2f}", most=MOST_TIME), True, ratio <= MOST_TIME
 
 

@@ -23,9 +23,9 @@ def spectrum_figure(values: Tensor):
     ranks = ranks_for(values).float().mean(1)
     errors = 100 * own_errors(values).mean((1, 2))
     means = [round(rank, 1) for rank in ranks.mean(1).tolist()]
-    meta = {tr("layer {i}: mean rank for 90 %", i=i): mean for i, mean in enumerate(means, 1)}
-    titles = [tr("singular values that hold 90 %"), tr("error of the best rank-k matrix (%)")]
-    title = tr("The last layers are low-rank; in the first three, not every head is")
+    meta = {tr("layer {i}: mean rank for 90% energy", i=i): mean for i, mean in enumerate(means, 1)}
+    titles = [tr("singular values for 90% of energy"), tr("error of the best rank-k matrix (%)")]
+    title = tr("Most heads are low-rank; a few, mainly in the first three layers, are not")
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.2, column_widths=[0.5, 0.5])
     heads, layers = list(range(1, n_head + 1)), list(range(1, n_layer + 1))
     text = [[f"{rank:.0f}" for rank in row] for row in ranks.tolist()]
@@ -36,7 +36,7 @@ def spectrum_figure(values: Tensor):
         _add_curve(fig, i, tr("layer {i}", i=i + 1), curve, col=2)
     fig.update_xaxes(title_text=tr("head"), dtick=1, col=1)
     fig.update_yaxes(title_text=tr("layer"), autorange="reversed", dtick=1, col=1)
-    fig.update_xaxes(title_text=tr("k, of {n} tokens", n=T), col=2)
+    fig.update_xaxes(title_text=tr("k (of {n} tokens)", n=T), col=2)
     fig.update_yaxes(rangemode="tozero", col=2)
     return fig.update_layout(legend=legend("top right"), height=420)
 
@@ -55,7 +55,7 @@ def projection_figure(values: Tensor, matrices: Tensor, learned: Tensor, random:
     """
     T = values.shape[-1]
     errors = {
-        tr("each text its own (best possible)"): own_errors(values),
+        tr("one per text (best possible)"): own_errors(values),
         tr("one for all texts, learned"): fixed_errors(matrices, learned),
         tr("one for all texts, random"): fixed_errors(matrices, random),
     }
@@ -64,13 +64,13 @@ def projection_figure(values: Tensor, matrices: Tensor, learned: Tensor, random:
     last = {name: round(curve[-1, k - 1].item(), 1) for name, curve in curves.items()}
     meta = {tr("last layer, k = {k}: {name} (%)", k=k, name=n): e for n, e in last.items()}
     titles = [tr("layer {i}", i=i) for i in (1, len(values))]
-    title = tr("Each matrix has few directions, but every text has its own")
+    title = tr("Each matrix needs few directions, but every text needs its own")
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.06)
     for column, layer in ((1, 0), (2, -1)):
         for i, (name, curve) in enumerate(curves.items()):
             once = dict(legendgroup=name, showlegend=column == 1)
             _add_curve(fig, i, name, curve[layer], col=column, **once)
-    fig.update_xaxes(title_text=tr("k, of {n} tokens", n=T))
+    fig.update_xaxes(title_text=tr("k (of {n} tokens)", n=T))
     fig.update_yaxes(title_text=tr("error on held-out texts (%)"), range=[0, 102], col=1)
     return fig.update_layout(legend=legend("below"), height=430)
 
@@ -79,12 +79,12 @@ def trained_figure(costs: Mapping[str, Estimate]):
     """Loss over full attention's by k, of the record's `cases`: E and F trained, fixed, fitted."""
     series = {
         tr("E and F trained with the network"): trained.SUMMARIES,
-        tr("the same from segment means on"): {"started": trained.QUARTER},
-        tr("segment means, the network trained with them"): {"means": trained.QUARTER},
+        tr("the same, starting from segment means"): {"started": trained.QUARTER},
+        tr("segment means, network trained with them"): {"means": trained.QUARTER},
         tr("E and F fitted to the trained network"): {"fitted": trained.QUARTER},
     }
-    title = tr("Loss over full attention's, which is 0")
-    axes = tr("k, of {n} bytes", n=trained.CONFIG.max_len), tr("nats a masked byte")
+    title = tr("Loss above full attention (0)")
+    axes = tr("k (of {n} bytes)", n=trained.CONFIG.max_len), tr("nats per masked byte")
     fig = blank(title, *axes, height=430)
     for i, (name, ks) in enumerate(series.items()):
         x, ends = list(ks.values()), [costs[f"trained-{variant}"] for variant in ks]
@@ -95,8 +95,8 @@ def trained_figure(costs: Mapping[str, Estimate]):
         whiskers = error_bars(y, [e.low for e in ends], [e.high for e in ends])
         look = dict(**style(i, size=9), error_y=whiskers, mode="lines+markers")
         fig.add_scatter(x=[k * 1.03**i for k in x], y=y, name=name, **look)  # beside each other
-    mark(fig, tr("a mean of all bytes, without attention"), y=costs["trained-uniform"].mean)
-    mark(fig, tr("what the verdict allows"), y=0.05)
+    mark(fig, tr("mean of all bytes, no attention"), y=costs["trained-uniform"].mean)
+    mark(fig, tr("allowed by the rule"), y=0.05)
     fig.update_xaxes(**log_ticks(trained.SUMMARIES.values()))
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(legend=legend("below", y=-0.25))
@@ -107,11 +107,11 @@ def cost_figure(costs: list[Cost]):
     longest = max(costs, key=lambda c: (c.seq_len, -c.k))
     at = dict(n=longest.seq_len, k=longest.k)
     meta = {
-        tr("n = {n}, k = {k}: times faster than unfused", **at): longest.speedup,
-        tr("n = {n}, k = {k}: times less memory than fused", **at): longest.fused_memory_saving,
+        tr("n = {n}, k = {k}: speedup over unfused (x)", **at): longest.speedup,
+        tr("n = {n}, k = {k}: memory, fused / Linformer", **at): longest.fused_memory_saving,
     }
-    titles = [tr("times faster"), tr("times less memory")]
-    title = tr("The longer the text, the more k fixed summaries save")
+    titles = [tr("speedup over full attention (x)"), tr("memory, full attention / Linformer")]
+    title = tr("What k fixed summaries save, by sequence length")
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.1)
     savings = _savings(costs, longest.k)
     for i, (name, points) in enumerate(savings.items()):
@@ -154,13 +154,13 @@ def k_and_n(k=128, seq_len=1024, share="none"):
     C, H = 768, 12
     full, less = attention_flops(seq_len, C), linformer_flops(seq_len, k, C)
     weights = linformer_params(H, seq_len, k, share)
-    template = "n = {n}, k = {k}: {flops} times fewer FLOPs, {scores} times fewer scores"
+    template = "n = {n}, k = {k}: full attention takes {flops}x the FLOPs, {scores}x the scores"
     ratios = dict(flops=number(full / less), scores=number(seq_len / k))
     title = tr(template, n=number(seq_len), k=k, **ratios)
     meta = {tr("FLOPs, full / Linformer"): full / less}
     meta |= {tr("scores, full / Linformer"): seq_len / k}
-    meta |= {tr("weights of E and F"): weights, tr("n where both take as many FLOPs"): 2 * k}
-    titles = [tr("attention's products, GFLOP a layer"), tr("weights of a layer (millions)")]
+    meta |= {tr("weights of E and F"): weights, tr("n at which both take equal FLOPs"): 2 * k}
+    titles = [tr("attention's products, GFLOP per layer"), tr("weights of a layer (millions)")]
     widths = dict(horizontal_spacing=0.14, column_widths=[0.62, 0.38])
     fig = panels(titles, title, meta=meta, **widths)
     _add_flops(fig, k, seq_len, C)

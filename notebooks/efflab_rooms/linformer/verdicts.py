@@ -10,34 +10,37 @@ QUERY = (
     "scores"
 )
 LAYER = (
-    "in a finished MiniLM one pair E and F for all heads of the last layer is {held}% off on new "
-    "texts, {own}% on those it was fitted to: the paper trains the whole network with them"
+    "in a finished MiniLM, one pair E and F for all heads of the last layer is {held}% off on new "
+    "texts, {own}% on those it was fitted to; the paper trains the whole network with them"
 )
 
 TRAINED = {
-    "trained-quarter": "loss over full attention's: 32 summaries of 128 bytes, E and F trained",
-    "trained-eighth": "the same with 16 summaries",
-    "trained-half": "the same with 64 summaries",
-    "trained-means": "the same with the means of 32 segments, the network trained with them",
-    "trained-started": "the same with E and F trained from these means on",
-    "trained-over-means": "loss with 32 summaries, E and F trained, over that with segment means",
-    "started-over-means": "the same with E and F trained from the means on",
-    "trained-uniform": "loss over full attention's: a mean of all bytes in its place (control)",
-    "trained-fitted": "the same with E and F alone fitted to the trained network (control)",
-    "places-started": "loss over full attention's on images: 16 summaries of 64 pixels",
-    "places-uniform": "the same with a mean of all pixels in its place (control)",
+    "trained-quarter": "loss above full attention: 32 summaries of 128 bytes, E and F trained",
+    "trained-eighth": "loss above full attention: 16 summaries of 128 bytes, E and F trained",
+    "trained-half": "loss above full attention: 64 summaries of 128 bytes, E and F trained",
+    "trained-means": "loss above full attention: 32 segment means, network trained with them",
+    "trained-started": "loss above full attention: 32 summaries, E and F trained, starting from "
+    "segment means",
+    "trained-over-means": "loss with 32 summaries, E and F trained, minus that with segment means",
+    "started-over-means": "the same, E and F trained starting from segment means",
+    "trained-uniform": "loss above full attention: mean of all bytes in its place (control)",
+    "trained-fitted": "loss above full attention: only E and F fitted to the trained network "
+    "(control)",
+    "places-started": "loss above full attention on images: 16 summaries of 64 pixels",
+    "places-uniform": "loss above full attention on images: mean of all pixels in its place "
+    "(control)",
 }
-"""In nats a masked byte or pixel, by seed, each with its own texts."""
+"""In nats per masked byte or pixel, by seed, each with its own texts."""
 STARTED = (
-    "the same network trained with plain segment means comes to {means} nats over full attention, "
-    "with E and F trained from these on to {started}"
+    "the same network trained with plain segment means is {means} nats above full attention; "
+    "with E and F trained starting from them, {started}"
 )
 
 
 def query_evidence(linformer: tuple[int, int], full: tuple[int, int]) -> list[Evidence]:
     """`linformer`, `full`: FLOPs of attention at one length and at twice that length."""
-    query = "FLOPs of a query at twice the length, Linformer"
-    query_full = "FLOPs of a query at twice the length, full attention (control)"
+    query = "FLOPs per query, double / single length, Linformer"
+    query_full = "FLOPs per query, double / single length, full attention (control)"
     once, twice = linformer
     full_once, full_twice = full
     return [
@@ -51,20 +54,27 @@ def layer_evidence(
     errors: Mapping[str, Estimate],
     over_fused: tuple[Estimate, float],
 ) -> list[Evidence]:
-    """`costs`: of a token (time, memory), by layer, over half the length; `errors`: in per cent.
+    """`costs`: per token (time, memory), by layer, double / single length; `errors`: in per cent.
 
-    `over_fused`: time, with its A/A noise, and memory of a layer over the fused kernel's.
+    `over_fused`: time, with its A/A noise, and memory of a layer / the fused kernel's.
     """
     (time, memory), (full_time, _) = costs["Linformer"], costs["full"]
-    slower = "time of a layer at the longest length, Linformer over the fused kernel (with noise)"
-    peak = "peak memory of that layer, Linformer over the fused kernel"
-    held = "error of the last layer's output in a finished model, fitted E and F (by text)"
-    own = "the same on the texts that they were fitted to"
-    best = "the same with each text's best matrix of rank k"
+    per_token = "time per token, double / single length, Linformer layer"
+    full = "time per token, double / single length, full attention layer (control)"
+    kept = "peak memory per token, double / single length, Linformer layer"
+    slower = (
+        "time of a layer at the longest length, Linformer / fused kernel (widened by the A/A noise)"
+    )
+    peak = "peak memory of that layer, Linformer / fused kernel"
+    held = (
+        "error of the last layer's output in a finished model, fitted E and F (interval over texts)"
+    )
+    own = "the same on the fitting texts"
+    best = "the same with each text's best rank-k matrix"
     return [
-        Evidence.of("layer-time", "time a token at twice the length, Linformer layer", time, "x"),
-        Evidence.exact("layer-memory", "peak memory a token at twice the length", memory, "x"),
-        Evidence.of("full-time", "time a token, full attention layer (control)", full_time, "x"),
+        Evidence.of("layer-time", per_token, time, "x"),
+        Evidence.exact("layer-memory", kept, memory, "x"),
+        Evidence.of("full-time", full, full_time, "x"),
         Evidence.of("over-fused", slower, over_fused[0], "x"),
         Evidence.exact("memory-over-fused", peak, over_fused[1], "x"),
         Evidence.of("error", held, errors["learned"], "%"),

@@ -54,7 +54,7 @@ def best_exponents(blocks: torch.Tensor) -> torch.Tensor:
 def _check_blocks(answer):
     own, least, standard = map(block_error, (answer, best_exponents, None))
     share, target = ((error / standard) ** 0.5 for error in (own, least))
-    template = "error: {share} % of the standard's; {target} % can be reached"
+    template = "error: {share}% of the standard's; best possible: {target}%"
     what = tr(template, share=number(100 * share, 4), target=number(100 * target, 4))
     yield what, True, share <= target + 1e-4
 
@@ -92,9 +92,9 @@ def _check_lean(answer):
     n_bytes, loss = bytes_and_loss(answer)
     full_bytes, full_loss = fp32_bytes_and_loss()
     share = 100 * n_bytes / full_bytes
-    what = tr("bytes: {share} % of fp32's; at most 60 % is asked", share=number(share))
+    what = tr("bytes: {share}% of fp32's; limit: 60%", share=number(share))
     yield what, True, share <= 60
-    template = "loss: {loss}, fp32's: {full}; at most {slack} more"
+    template = "loss: {loss}; fp32: {full}; at most {slack} higher"
     what = tr(template, loss=number(loss, 4), full=number(full_loss, 4), slack=SLACK)
     yield what, True, loss <= full_loss + SLACK
 

@@ -41,7 +41,7 @@ BIT_COLOURS = (
     colours.SKY,
 )
 """Zero and one of the sign, the exponent and the mantissa."""
-LEGEND_ABOVE_TITLES = dict(legend=legend("above", x=1, xanchor="right", y=1.1), margin_t=100)
+LEGEND_ABOVE_TITLES = dict(legend=legend("above", x=1, xanchor="right", y=1.1), margin_t=112)
 """Layout of a figure of panels whose legend stands above the panels' titles."""
 
 # --- Bits ------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ LEGEND_ABOVE_TITLES = dict(legend=legend("above", x=1, xanchor="right", y=1.1), 
 
 @explorer(
     power=Slider(*POWERS, -1, label="power of ten"),
-    times=Slider(1.0, 9.9, 1.0, step=0.1, label="times"),
+    times=Slider(1.0, 9.9, 1.0, step=0.1, label="coefficient"),
 )
 def bits_of(power=-1, times=1.0):
     """The bits that store times * 10^power in each format, and what they stand for."""
@@ -100,7 +100,7 @@ def percent(error: float) -> str:
     if abs(error + 100) < 1e-9:
         return tr("becomes zero")
     digits = 2 if abs(error) < 95 else 4  # 99.96 % less is not nothing
-    return f"{'+' if error > 0 else ''}{number(error, digits)} %" if error else tr("exact")
+    return f"{'+' if error > 0 else ''}{number(error, digits)}%" if error else tr("exact")
 
 
 # --- Gradients -------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def percent(error: float) -> str:
 
 def floor_figure(gradients: Mapping[str, Tensor], scale: float = 2.0**14):
     """Histogram of the gradients' exponents with fp16's floor, as they are and scaled."""
-    titles = [tr("as they are"), tr("loss times 2^{n}", n=round(np.log2(scale)))]
-    title = tr("Gradients of one step (measured) and what fp16 can hold")
+    titles = [tr("unscaled"), tr("loss scaled by 2^{n}", n=round(np.log2(scale)))]
+    title = tr("Gradients of one step (measured) and the range of fp16")
     fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.05)
     edges = np.arange(-44, 18)
     for i, (name, values) in enumerate(gradients.items()):
@@ -138,8 +138,8 @@ def scaler_figure(steps: Sequence[dict]):
     scales = [np.log2(step["scale"]) for step in steps]
     skipped = [step["step"] for step in steps if step["skipped"]]
     grown = sum(b > a for a, b in pairwise(scales))
-    meta = {tr("skipped steps"): len(skipped), tr("times that the scale grew"): grown}
-    meta |= {tr("last scale (log2)"): float(scales[-1])}
+    meta = {tr("skipped steps"): len(skipped), tr("times the scale grew"): grown}
+    meta |= {tr("final scale (log2)"): float(scales[-1])}
     template = "{n} of {all} steps skipped; the scale grew {grown} times (measured)"
     title = tr(template, n=len(skipped), all=len(steps), grown=grown)
     fig = panels([tr("scale (log2)"), tr("loss (nats)")], title, meta=meta)
@@ -155,11 +155,11 @@ def scaler_figure(steps: Sequence[dict]):
 
 def zeroing_figure(zeroing: np.ndarray, summing: np.ndarray):
     """Loss and gradient norm over steps, the mean of the seeds; both are (seeds, 2, steps)."""
-    names = [tr("zeroed at every step"), tr("never zeroed (as printed)")]
+    names = [tr("zeroed every step"), tr("never zeroed (as in the article)")]
     last = [float(run[:, 0, -10:].mean()) for run in (zeroing, summing)]
-    label = "loss of the last 10 steps: {name}"
+    label = "mean loss, last 10 steps: {name}"
     meta = {tr(label, name=n): round(loss, 3) for n, loss in zip(names, last, strict=True)}
-    template = "The same model, batches and rate: {a} and {b} nats (measured)"
+    template = "Same model, batches, learning rate: loss {a} and {b} nats (measured)"
     title = tr(template, a=f"{last[0]:.2f}", b=f"{last[1]:.2f}")
     fig = panels([tr("loss (nats)"), tr("gradient norm")], title, meta=meta)
     for i, run in enumerate((zeroing, summing)):
@@ -182,7 +182,7 @@ def parts_figure(batch_size: int, seq_len: int):
     sums = {tr_name(r): sum(step[part] for part in parts) / 1e6 for r, step in steps.items()}
     full = sums["fp32"]
     names = [f"{name}<br>{mb:.0f} MB, x{mb / full:.2f}" for name, mb in sums.items()]
-    template = "What a step of {b} x {t} tokens keeps (measured): of fp32"
+    template = "Memory kept by a step of {b} x {t} tokens, relative to fp32 (measured)"
     title = tr(template, b=batch_size, t=seq_len)
     fig = bars(names, series, title, "", tr("MB"), stacked=True)
     fig.layout.meta |= {name: round(mb / full, 3) for name, mb in sums.items()}
@@ -193,10 +193,8 @@ def loss_curves():
     """Loss over steps of the first seed, and the difference from fp32 by seed."""
     curves = {name: measure.by_seed(name, "curve") for name in mixed_precision.PRECISIONS}
     base = curves["fp32"]
-    title = tr(
-        "Fewer bits beside fp32: {n} seeds, each with the same batches (recorded)", n=len(base)
-    )
-    fig = panels([tr("loss of seed 0 (nats)"), tr("minus fp32, every seed (nats)")], title)
+    title = tr("Lower precision against fp32: {n} seeds, paired by seed (recorded)", n=len(base))
+    fig = panels([tr("loss of seed 0 (nats)"), tr("difference from fp32, by seed (nats)")], title)
     x = np.arange(mixed_precision.EVERY, mixed_precision.N_STEPS + 1, mixed_precision.EVERY)
     for i, (name, runs) in enumerate(curves.items()):
         options = dict(x=x, mode="lines", row=1, name=tr_name(name))
@@ -206,28 +204,28 @@ def loss_curves():
         for seed, curve in runs.items():
             less = np.subtract(curve, base[seed])
             fig.add_scatter(y=less, col=2, showlegend=False, **options, **style(i, width=1.2))
-        label = tr("{name}: held-out nats more than fp32", name=tr_name(name))
+        label = tr("{name}: held-out loss minus fp32's (nats)", name=tr_name(name))
         fig.layout.meta |= {label: round(measure.difference(name).mean, 4)}
     fig.update_xaxes(title_text=tr("step"))
-    return fig.update_layout(**LEGEND_ABOVE_TITLES)
+    return fig.update_layout(legend=legend("below", y=-0.25))
 
 
 def roofs_figure():
     """How many times faster a product is in 16 bits, by its size, over each baseline."""
-    title = tr("16 bits over what? Square products by their roofline (computed)")
-    fig = blank(title, tr("n of an (n, n) product"), tr("times faster"), height=440)
+    title = tr("16 bits compared with what? Square matmuls by roofline (computed)")
+    fig = blank(title, tr("n (matrices of n x n)"), tr("times faster"), height=440)
     for i, device in enumerate(GPUS):
         for base in measure.baselines(device):
             gains = [measure.product_gain(n, device, base) for n in measure.SIZES]
-            name = tr("{device}, over {base}", device=device, base=base)
+            name = tr("{device}, vs {base}", device=device, base=base)
             look = style(i, size=8 if base == "fp32" else 12 - 3 * i)  # one tf32 hides the other
             look["line"]["dash"] = "solid" if base == "fp32" else "dot"
             fig.add_scatter(x=measure.SIZES, y=gains, name=name, mode="lines+markers", **look)
-            fig.layout.meta |= {tr("{name}: most", name=name): round(max(gains), 2)}
+            fig.layout.meta |= {tr("{name}: max", name=name): round(max(gains), 2)}
     mark(fig, tr("the article's 3x"), y=3)
     fig.update_xaxes(**log_ticks(measure.SIZES))
     fig.update_yaxes(range=[0, 17])
-    fig.add_annotation(x=3.5, y=1.2, text=tr("over TF32: 2x at any size"), showarrow=False)
+    fig.add_annotation(x=3.5, y=1.2, text=tr("vs TF32: 2x at any size"), showarrow=False)
     return fig.update_layout(legend=legend("top left"))
 
 
@@ -251,19 +249,19 @@ def training(batch=32, recipe="autocast", device="A100 80GB SXM", model="bert-la
     gb = {part: n / 1e9 for part, n in n_bytes.items() if n}
     time, memory = sum(ms.values()), sum(gb.values())
     fits = recipes.largest_batch(config, seq_len, gpu, how)
-    meta = {tr("batch"): batch, tr("milliseconds"): time, "GB": memory, tr("batch that fits"): fits}
-    meta |= {tr("sequences a second"): 1e3 * batch / time}
+    meta = {tr("batch"): batch, tr("milliseconds"): time, "GB": memory}
+    meta |= {tr("largest batch that fits"): fits, tr("sequences per second"): 1e3 * batch / time}
     if recipe != "fp32":
         meta |= {tr("times faster than fp32"): sum(fp32_ms.values()) / time}
     words = dict(model=model, recipe=tr_name(recipe), device=device, time=number(time))
     words |= dict(gb=number(memory), verdict=tr("fits") if batch <= fits else tr("does not fit"))
     title = tr("{model}, {recipe} on {device}: {time} ms at best, {gb} GB: {verdict}", **words)
-    title += "<br>" + tr("batch that fits: {n}", n=number(fits))
-    titles = [tr("least time by part (ms)"), tr("memory by part (GB)")]
+    title += "<br>" + tr("largest batch that fits: {n}", n=number(fits))
+    titles = [tr("minimum time by part (ms)"), tr("memory by part (GB)")]
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.2)
     for col, parts in enumerate((ms, gb), start=1):
         add_bars(fig, parts, col)
-    limit = tr("memory of the device: {gb} GB", gb=number(gpu.memory_bytes / 1e9))
+    limit = tr("device memory: {gb} GB", gb=number(gpu.memory_bytes / 1e9))
     below = dict(x=1, y=-0.22, xref="x2 domain", yref="y2 domain", showarrow=False)
     fig.add_annotation(text=limit, **below)
     return fig.update_layout(height=430, margin_t=112, title=dict(y=0.95, yanchor="top"))

@@ -256,9 +256,9 @@ def step_times(batch_size: int, seq_len: int, repeats: int = 7) -> bench.Compari
 
 def cpu_ratios(batch_size: int, seq_len: int) -> dict[str, dict[str, float]]:
     """`product_ratio`, the same without the instructions, and whole training steps over fp32's."""
-    ratios = {"a product, 512 x 512": product_ratio()}
+    ratios = {"matmul, 512 x 512": product_ratio()}
     if bench.cpu_features()["bf16"]:
-        ratios["the same, without bf16 instructions"] = ratio_without_bf16()
+        ratios["same, without bf16 instructions"] = ratio_without_bf16()
     times = step_times(batch_size, seq_len)
     steps = {f"training step: {name}": vars(ratio) for name, ratio in times.ratios.items()}
     return ratios | {what: ratio | dict(band=times.band) for what, ratio in steps.items()}

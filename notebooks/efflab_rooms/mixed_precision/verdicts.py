@@ -16,12 +16,13 @@ Steps = Mapping[tuple[int, int, str], Mapping[str, float]]
 """`measure.totals` by (tokens a step, tokens a chunk of the loss, recipe)."""
 PARTS = {"step": measure.PEAK, "kept": measure.BACKWARD}
 MEMORY_NAMES = {
-    "step": "whole step of {n} tokens, master weights over fp32",
-    "kept": "kept for the backward pass of {n} tokens, master weights over fp32",
-    "step-chunks": "whole step of {n} tokens, the loss in chunks, master weights over fp32",
-    "kept-chunks": "kept for {n} tokens, the loss in chunks, master weights over fp32",
-    "step-autocast": "whole step of {n} tokens, autocast over fp32",
-    "kept-autocast": "kept for the backward pass of {n} tokens, autocast over fp32",
+    "step": "whole step of {n} tokens, master weights / fp32",
+    "kept": "kept for the backward pass of {n} tokens, master weights / fp32",
+    "step-chunks": "whole step of {n} tokens, loss in chunks, master weights / fp32",
+    "kept-chunks": "kept for the backward pass of {n} tokens, loss in chunks, "
+    "master weights / fp32",
+    "step-autocast": "whole step of {n} tokens, autocast / fp32",
+    "kept-autocast": "kept for the backward pass of {n} tokens, autocast / fp32",
 }
 
 
@@ -29,9 +30,9 @@ def amp_memory(evidence) -> Outcome:
     """Mixed precision halves the memory that training needs."""
     remarks = {
         "step": "the state and the fp32 logits of the loss do not shrink; with the loss in chunks "
-        "the share falls towards a half as the batch grows",
-        "state": "weights, gradients and Adam take 16 bytes a parameter by either way; autocast "
-        "adds its 16-bit copies to what it keeps",
+        "the share falls towards half as the batch grows",
+        "state": "weights, gradients and Adam take 16 bytes per parameter in fp32 and in either "
+        "mixed recipe; autocast adds its 16-bit copies to what it keeps",
     }
     return judge("amp-memory", evidence, remarks=remarks)
 
@@ -40,11 +41,11 @@ def memory_evidence(steps: Steps, batches: Sequence[float]) -> list[Evidence]:
     """Per cent of fp32's bytes by `measure.grown_steps`; `batches`: published gains in batch."""
     most = max(tokens for tokens, *_ in steps)
     state = steps[most, 0, "master weights"]["state"] / steps[most, 0, "fp32"]["state"]
-    published = "batch that the published mixed runs used, the most"
-    checked = "kept for the backward pass, counted over formula, furthest from 1"
+    published = "largest batch ratio in published runs, mixed / baseline"
+    checked = "kept for the backward pass, counted / formula, furthest from 1"
     return [
         *(share for case in steps if case[2] != "fp32" for share in share_evidence(steps, *case)),
-        Evidence.exact("state", "the model's state, master weights over fp32", 100 * state, "%"),
+        Evidence.exact("state", "the model's state, master weights / fp32", 100 * state, "%"),
         Evidence.exact("formula", checked, counted_over_formula(steps)),
         Evidence("published-batch", published, max(batches), "x", "published"),
     ]
@@ -67,7 +68,7 @@ def share_evidence(steps: Steps, tokens: int, chunk: int, recipe: str) -> list[E
 
 
 def counted_over_formula(steps: Steps) -> float:
-    """Bytes that are kept for the backward pass, counted over formula, furthest from 1."""
+    """Bytes that are kept for the backward pass, counted / formula, furthest from 1."""
     ratios = []
     for (tokens, chunk, recipe), parts in steps.items():
         if not chunk:  # the formula's loss is whole
@@ -78,19 +79,19 @@ def counted_over_formula(steps: Steps) -> float:
 
 # --- Speed -----------------------------------------------------------------------------------
 
-RUN = "{task}, {model}, {n} x {device}: mixed over {baseline}"
-RUN_OF_LENGTH = "{task}, {model}, {length} tokens, {n} x {device}: mixed over {baseline}"
+RUN = "{task}, {model}, {n} x {device}: mixed precision vs {baseline}"
+RUN_OF_LENGTH = "{task}, {model}, {length} tokens, {n} x {device}: mixed precision vs {baseline}"
 
 
 def amp_speed(evidence) -> Outcome:
     """Mixed precision is 3x faster on an A100's tensor cores."""
     value = {key: item.value for key, item in by_id(evidence).items()}
     remarks = {
-        "a100": "TF32 runs on the tensor cores too; by the roofline 16 bits gain {roof} over it at "
-        "any shape",
-        "fp32": "no published row compares an A100 with its own FP32; its roofline allows {step}",
-        "h100": "a training step gained {small} with 4 sequences and {large} with 32, by medians "
-        "that have no interval and so decide nothing",
+        "a100": "TF32 runs on the tensor cores too; by the roofline, 16 bits are at most {roof} "
+        "times as fast at any shape",
+        "fp32": "no published row compares an A100 with its own FP32; its roofline allows {step}x",
+        "h100": "a training step was {small} times as fast with 4 sequences and {large} with 32, "
+        "by medians without intervals, so they decide nothing",
     }
     keys = dict(roof="a100-roofline", step="a100-step", small="h100-step-4", large="h100-step-32")
     values = {name: number(value[key]) for name, key in keys.items()}
@@ -106,11 +107,11 @@ def speed_evidence(runs: Sequence[dict], gpu: Sequence[Sequence[dict]], here: Co
     a100 = "A100 80GB SXM"
     roof = max(measure.product_gain(n, a100, "tf32") for n in measure.SIZES)
     step = measure.step_gain(a100, "fp32")
-    at_best = "A100, 16 bits over TF32, roofline at any shape"
-    whole = "A100, BERT-large's step over FP32, roofline"
+    at_best = "A100, 16 bits vs TF32, roofline, any shape"
+    whole = "A100, BERT-large step, 16 bits vs FP32, roofline"
     ratio = here.ratios["autocast"]
     faster = Estimate(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
-    name = "this CPU, bf16 autocast, times faster than fp32"
+    name = "this CPU, bf16 autocast vs fp32, training step"
     return [
         *map(run_evidence, runs),
         Evidence("a100-roofline", at_best, roof, "x"),
@@ -134,8 +135,8 @@ def run_evidence(run: Mapping) -> Evidence:
 def gpu_evidence(products: Sequence[Mapping], steps: Sequence[Mapping]) -> list[Evidence]:
     """How many times faster fp16 was than fp32 on a recorded GPU."""
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in steps}
-    product = "H100, fp16 over fp32, a product of {n} x {n}"
-    step = "H100, fp16 over fp32, training step of {n} sequences, ratio of two medians"
+    product = "H100, fp16 vs fp32, {n} x {n} matmul"
+    step = "H100, fp16 vs fp32, training step of {n} sequences, ratio of two medians"
     return [
         *(
             Evidence.of(f"h100-{row['n']}", product, _estimate(row), "x", "recorded", n=row["n"])
@@ -195,10 +196,10 @@ def gpu_product_rows() -> list[dict]:
                 "device": gpu,
                 "n": n,
                 "TFLOP/s, bf16": speeds[n, "bf16"],
-                "times fp32": speeds[n, "bf16"] / speeds[n, "fp32"],
-                "its roof (computed)": device and measure.product_gain(n, device, "fp32"),
-                "times TF32": speeds[n, "bf16"] / speeds[n, "tf32"],
-                "TF32's roof (computed)": device and measure.product_gain(n, device, "tf32"),
+                "speed-up over fp32": speeds[n, "bf16"] / speeds[n, "fp32"],
+                "roof over fp32 (computed)": device and measure.product_gain(n, device, "fp32"),
+                "speed-up over TF32": speeds[n, "bf16"] / speeds[n, "tf32"],
+                "roof over TF32 (computed)": device and measure.product_gain(n, device, "tf32"),
             }
             rows.append(row)
     return rows
@@ -216,9 +217,9 @@ def gpu_step_rows() -> list[dict]:
                 "batch": batch,
                 "precision": recipe,
                 "ms": step["ms"],
-                "times fp32": fp32 and fp32["ms"] / step["ms"],
-                "times TF32": tf32 and tf32["ms"] / step["ms"],
-                "what the batch takes / fp32": fp32 and step["mb_step"] / fp32["mb_step"],
+                "speed-up over fp32": fp32 and fp32["ms"] / step["ms"],
+                "speed-up over TF32": tf32 and tf32["ms"] / step["ms"],
+                "batch memory / fp32": fp32 and step["mb_step"] / fp32["mb_step"],
             }
             rows.append(row)
     return rows

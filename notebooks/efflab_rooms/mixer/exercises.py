@@ -23,7 +23,7 @@ def _mix_tokens(answer):
         up, down = (torch.randn(*shape, generator=rng) for shape in ((hidden, S), (S, hidden)))
         expected = (down @ nn.functional.gelu(up @ x)).numpy()
         y = answer(x, up, down)
-        yield tr("mix_tokens of x {shape}", shape=tuple(x.shape)), expected, y.detach().numpy()
+        yield tr("mix_tokens, x: {shape}", shape=tuple(x.shape)), expected, y.detach().numpy()
 
 
 def _attention_over_mixing(answer):
@@ -42,8 +42,8 @@ def _small(answer):
     yield what, True, n <= MOST
     torch.manual_seed(0)
     right = 100 * mixer_digits.accuracy(mixer_digits.fit(MLPMixer(**sizes)))
-    what = tr("digits read: {right} %, at least {least} %", right=number(right, 3), least=LEAST)
-    yield what, True, right >= LEAST
+    what = "digits classified correctly: {right}%, at least {least}%"
+    yield tr(what, right=number(right, 3), least=LEAST), True, right >= LEAST
 
 
 EXERCISES = {

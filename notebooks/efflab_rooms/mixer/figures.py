@@ -29,16 +29,16 @@ def accuracy_figure(record: Mapping, live: Mapping[str, float]):
     all images.
     """
     summary = mixer_digits.by_images(record["runs"])
-    sizes, title = list(summary), tr("Mixer and ViT of equal parameters on the digits (recorded)")
+    sizes, title = list(summary), tr("Mixer and ViT of about equal size on the digits (recorded)")
     fig = blank(title, tr("training images"), tr("accuracy on 360 held-out digits (%)"))
     for n, stats in summary.items():
         less = 100 * (stats["mixer"]["mean"] - stats["vit"]["mean"])
-        fig.layout.meta |= {tr("{n} images: Mixer less ViT (points)", n=n): less}
+        fig.layout.meta |= {tr("{n} images: Mixer minus ViT (points)", n=n): less}
     for i, (kind, model) in enumerate(NAMES.items()):
         means, lows, highs = (
             [100 * summary[n][kind][what] for n in sizes] for what in ("mean", "low", "high")
         )
-        template, n_seeds = "{name}, recorded: mean and range of {n} seeds", len(record["seeds"])
+        template, n_seeds = "{name}, recorded: mean and range over {n} seeds", len(record["seeds"])
         look = dict(name=tr(template, name=model, n=n_seeds), mode="lines+markers", **style(i))
         fig.add_scatter(x=sizes, y=means, error_y=error_bars(means, lows, highs), **look)
         star = dict(
@@ -54,12 +54,12 @@ def cost_figure(costs: Sequence[LayerCosts]):
     """Time of one layer over the number of patches, and its weights."""
     patches = [cost.n_patches for cost in costs]
     titles = [tr("time of one layer (measured, ms)"), tr("weights of one layer (computed)")]
-    title = tr("One layer against the number of patches: its time and its weights")
+    title = tr("Time and weights of one layer against the number of patches")
     fig = panels(titles, title, horizontal_spacing=0.12)
     for i, (kind, model) in enumerate(NAMES.items()):
         times = [1e3 * cost.times[kind].median for cost in costs]
         power = log(times[-1] / times[-2]) / log(patches[-1] / patches[-2])
-        label = tr("{name}: time grows as patches to the power", name=model)
+        label = tr("{name}: exponent of time in the number of patches", name=model)
         fig.layout.meta |= {label: round(power, 2)}
         look = dict(name=model, legendgroup=kind, mode="lines+markers", **style(i, size=8))
         fig.add_scatter(x=patches, y=times, row=1, col=1, **look)
@@ -81,7 +81,7 @@ def gflops(image_size: int, patch_size: int, d_model: int) -> dict[str, float]:
 
 @explorer(
     image_size=Slider(32, 1024, 224, step=32, unit="pixels", label="image side"),
-    patch_size=Choice((8, 16, 32), 16, label="patch side"),
+    patch_size=Choice((8, 16, 32), 16, label="patch side (pixels)"),
     d_model=Slider(128, 2048, 768, step=128, label="width (d_model)"),
 )
 def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
@@ -93,11 +93,11 @@ def mixer_or_vit(image_size=224, patch_size=16, d_model=768):
     n, now = n_patches(image_size, patch_size), gflops(image_size, patch_size, d_model)
     token, attention, channel = 2 * n * (d_model // 2), 4 * d_model**2, 8 * d_model**2
     ratio = now["vit"] / now["mixer"]
-    meta = {"patches": n, "mixer_gflop": now["mixer"], "vit_gflop": now["vit"], "ratio": ratio}
-    meta |= {"token_params": token, "attention_params": attention}
+    meta = {"patches": n, "Mixer GFLOP": now["mixer"], "ViT GFLOP": now["vit"], "ratio": ratio}
+    meta |= {"token-mixing weights per layer": token, "attention weights per layer": attention}
     template = "{n} patches: the ViT needs {ratio} times the Mixer's FLOPs"
     title = tr(template, n=number(n), ratio=number(ratio, 2))
-    titles = [tr("12 layers, GFLOP an image"), tr("one layer's matrices (millions)")]
+    titles = [tr("12 layers, GFLOP per image"), tr("matrix weights per layer (millions)")]
     places = dict(horizontal_spacing=0.12, column_widths=[0.6, 0.4])
     fig = panels(titles, title, meta=meta, **places)
     add_curves(fig, image_size, patch_size, d_model)

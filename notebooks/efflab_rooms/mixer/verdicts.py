@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from efflab.estimate import Estimate, paired_difference
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 
-FLOPS = "FLOPs for one image of {side} pixels, Mixer-B/16 over ViT-B/16"
-EQUAL = "FLOPs at equal parameters, Mixer-B/16 over a ViT, {side} pixels"
-EQUAL_DIGITS = "FLOPs at equal parameters, our models of the digits, Mixer over ViT"
-TIME = "time of one layer, {side} pixels, Mixer over ViT (by repeat, widened by the A/A noise)"
-WEIGHTS = "a Mixer layer's token-mixing weights at twice the image side"
-DIGITS = "accuracy on the digits, Mixer less ViT (by seed)"
-IMAGENET = "top-1 on ImageNet alone, Mixer-B/16 less ViT-B/16 (Tolstikhin et al. 2021, Table 3)"
+FLOPS = "FLOPs per image, {side} pixels per side, Mixer-B/16 / ViT-B/16"
+EQUAL = "FLOPs at equal parameters, {side} pixels per side, Mixer-B/16 / narrower ViT"
+EQUAL_DIGITS = "FLOPs at equal parameters, our digit models, Mixer / ViT"
+TIME = (
+    "time of one layer, {side} pixels per side, Mixer / ViT (by repeat, widened by the A/A noise)"
+)
+WEIGHTS = "a Mixer layer's token-mixing weights, twice the image side / original"
+DIGITS = "accuracy on the digits, Mixer minus ViT (paired by seed)"
+IMAGENET = (
+    "top-1, trained on ImageNet alone, Mixer-B/16 minus ViT-B/16 (Tolstikhin et al. 2021, Table 3)"
+)
 PUBLISHED_POINTS = 76.44 - 79.67
 ONE_SIZE = (
     "its weights are for images of one size: at twice the side, with d_token kept, "
@@ -28,7 +32,7 @@ def mixer_evidence(
     weights: float,
     accuracy: Mapping[str, Sequence[float]],
 ) -> list[Evidence]:
-    """What the verdict rests on, Mixer over ViT.
+    """What the verdict rests on, Mixer / ViT.
 
     `flops`, `equal` (at equal parameters) and `times` by image side, times smallest first;
     `digits_flops`: at equal parameters; `weights`: growth at twice the side; `accuracy`: by kind, a

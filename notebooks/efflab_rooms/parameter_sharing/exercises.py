@@ -20,9 +20,9 @@ def _check_share(answer):
         first = model.layers[0].attention, model.layers[0].ffn
         answer(model.layers)
         expected = cost.num_params(replace(config, share="all"))
-        yield tr("parameters of {n} layers that share", n=n_layer), expected, n_parameters(model)
+        yield tr("parameters of {n} sharing layers", n=n_layer), expected, n_parameters(model)
         shared = all((layer.attention, layer.ffn) == first for layer in model.layers)
-        yield tr("every layer uses the first one's modules"), True, shared
+        yield tr("every layer uses the first layer's modules"), True, shared
 
 
 def _check_layer(answer):
@@ -53,9 +53,9 @@ def _check_places(answer):
     n_layer = points.language_model().config.n_layer
     fits = isinstance(answer, list | tuple) and len(answer) == n_layer
     fits = fits and all(is_int(i) and 0 <= i < n_layer for i in answer)
-    yield tr("six numbers of layers, 0 to 5"), True, fits
+    yield tr("six layer numbers, 0 to 5"), True, fits
     n_kept = len(set(answer))
-    yield tr("layers kept: {n}, at most 5 are asked", n=n_kept), True, n_kept < n_layer
+    yield tr("layers kept: {n}, at most 5 allowed", n=n_kept), True, n_kept < n_layer
     bits = added_bits(tuple(answer))
     what = tr("bits per byte added: {bits}, at most {most}", bits=f"{bits:.3f}", most=COST)
     yield what, True, bits <= COST

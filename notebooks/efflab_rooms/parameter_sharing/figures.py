@@ -31,8 +31,8 @@ def albert_steps():
     totals = {name: cost.num_params(config) / 1e6 for name, config in steps.items()}
     counts = [measure.parts(config) for config in steps.values()]
     series = {tr(part): [c[part] / 1e6 for c in counts] for part in counts[0]}
-    title = tr("Sharing empties the layers, the factorization empties the embedding")
-    meta = {tr("{name}: million parameters", name=n): round(v, 1) for n, v in totals.items()}
+    title = tr("Sharing shrinks the layers, factorization shrinks the embedding")
+    meta = {tr("{name}: parameters (millions)", name=n): round(v, 1) for n, v in totals.items()}
     names = [name.replace(", ", ",<br>") for name in steps]
     y_title = tr("parameters (millions)")
     fig = pictures.bars(names, series, title, "", y_title, stacked=True, meta=meta)
@@ -47,7 +47,7 @@ def costs_figure(rows: Sequence[Mapping]):
     """What sharing every layer leaves of each of `measure.cost_rows`: 1 is no change."""
     ratios = {tr(row["cost"]): row["all / none"] for row in rows}
     meta = {name: round(ratio, 2) for name, ratio in ratios.items()}
-    title = tr("What sharing all layers leaves of each cost")
+    title = tr("What remains of each cost when all layers are shared")
     fig = pictures.blank(title, tr("shared / not shared"), height=380, meta=meta)
     names, x = list(reversed(ratios)), list(reversed(ratios.values()))
     look = dict(orientation="h", texttemplate="%{x:.2f}", textposition="auto")
@@ -61,7 +61,7 @@ def costs_figure(rows: Sequence[Mapping]):
     n_layer=Slider(1, 48, 12, step=1, label="layers"),
     d_model=Slider(128, 2048, 768, step=128, unit="channels", label="width"),
     share=Choice(SHARING, "all", label="shared"),
-    d_embed=Choice((64, 128, 256, 0), 0, label="embedding width (0: the model's)"),
+    d_embed=Choice((64, 128, 256, 0), 0, label="embedding width (0: model width)"),
 )
 def sharing(n_layer=12, d_model=768, share="all", d_embed=0):
     """What sharing does to parameters, training states, activations and FLOPs (computed)."""
@@ -75,8 +75,8 @@ def sharing(n_layer=12, d_model=768, share="all", d_embed=0):
     text = "{less}% fewer parameters, FLOPs x{flops}"
     title = tr(text, less=number(less), flops=number(flops))
     meta = {tr("parameters removed (%)"): round(less, 1)}
-    meta |= {tr("{name}, ratio", name=tr(name)): round(v, 3) for name, v in ratios.items()}
-    titles = [tr("parameters by part (millions)"), tr("yours, relative to nothing shared")]
+    meta |= {tr("{name} / baseline", name=tr(name)): round(v, 3) for name, v in ratios.items()}
+    titles = [tr("parameters by part (millions)"), tr("your model / nothing shared")]
     fig = pictures.panels(titles, title, horizontal_spacing=0.14, meta=meta)
     for i, part in enumerate(("embedding", "attention", "feed-forward")):
         y = [measure.parts(config)[part] / 1e6 for config in (before, after)]
@@ -105,7 +105,7 @@ def qkv_figure(live: Mapping[int, float]):
     values["early"] += live.values()
     half = max(0.1, 0.75 * max(max(v) - min(v) for v in values.values()))
     title = tr("Sharing QKV in the first n of {total} layers", total=settings["n_layer"])
-    meta = {tr("n = {n}: loss over n = 1", n=n): round(s["cost"], 3) for n, s in summary.items()}
+    meta = {tr("n = {n}: loss minus that at n = 1", n=n): s["cost"] for n, s in summary.items()}
     fig = pictures.panels([tr("after {n} steps", n=n) for n in steps.values()], title, meta=meta)
     for column, what in enumerate(steps, start=1):
         where = dict(row=1, col=column)
@@ -116,8 +116,8 @@ def qkv_figure(live: Mapping[int, float]):
     look = dict(mode="markers", marker=dict(symbol="star", size=15, color=VERMILION))
     x, y = list(live), list(live.values())
     fig.add_scatter(x=x, y=y, name=tr("now, here (measured)"), **look, row=1, col=1)
-    fig.update_xaxes(title_text=tr("layers that share one QKV projection (1: none)"))
-    fig.update_yaxes(title_text=tr("held-out loss (nats a token)"), col=1)
+    fig.update_xaxes(title_text=tr("layers sharing one QKV projection (1: none)"))
+    fig.update_yaxes(title_text=tr("held-out loss (nats per token)"), col=1)
     return fig.update_layout(legend=pictures.legend("below", y=-0.25), height=420)
 
 
@@ -137,7 +137,7 @@ def _add_runs(fig, record: Mapping, what: str, **where) -> None:
 def without_training(bits: Mapping[int, float]):
     """The damage of sharing after training: bits per byte by the number of sharing layers."""
     title = tr("QKV shared after training, nothing retrained")
-    axes = tr("layers that share one QKV projection (1: none)"), tr("bits per byte")
+    axes = tr("layers sharing one QKV projection (1: none)"), tr("bits per byte")
     names, y = [str(n) for n in bits], list(bits.values())
     meta = {tr("n = {n}: bits per byte", n=n): round(b, 2) for n, b in bits.items()}
     return pictures.bars(names, y, title, *axes, text=".2f", meta=meta)
@@ -153,8 +153,8 @@ def reuse_figure(runs: Sequence[Mapping], lost: Mapping, solutions: Mapping[str,
     """
     names = {key: tr(task) for key, (task, _, kind) in CASES.items() if kind == "head"}
     meta = {name: round(lost[key].mean, 2) for key, name in names.items()}
-    titles = [tr("accuracy of each seed (%)"), tr("points that a head loses (interval by text)")]
-    title = tr("A head on the shared encoder against an encoder a task")
+    titles = [tr("accuracy of each seed (%)"), tr("points a head loses (interval over texts)")]
+    title = tr("Heads on a shared encoder against one encoder per task")
     fig = pictures.panels(titles, title, meta=meta)
     for i, (kind, name) in enumerate(solutions.items()):
         of_kind = [run for run in runs if run["kind"] == kind]
@@ -168,7 +168,7 @@ def reuse_figure(runs: Sequence[Mapping], lost: Mapping, solutions: Mapping[str,
     percents = [accuracy(run["hits"]) for run in runs]
     fig.update_yaxes(range=[min(percents) - 1, max(percents) + 1], col=1)
     fig.update_layout(scattermode="group", legend=pictures.legend("below"))
-    return pictures.mark(fig, tr("margin"), y=POINTS, row=1, col=2)
+    return pictures.mark(fig, tr("limit"), y=POINTS, row=1, col=2)
 
 
 @explorer(
@@ -180,16 +180,16 @@ def tasks(n_tasks=4, n_classes=8, every_text=True):
     """Memory and compute of MiniLM under n heads, and of n MiniLMs (computed)."""
     costs = measure.reuse_costs(n_tasks, n_classes, every_text)
     memory, compute = (each / one for one, each in costs.values())
-    text = "{n} tasks: {memory}x the memory and {compute}x the compute without reuse"
+    text = "{n} tasks without reuse: {memory}x the memory, {compute}x the compute"
     title = tr(text, n=n_tasks, memory=number(memory), compute=number(compute))
-    meta = {tr("memory saved (x)"): round(memory, 2), tr("compute saved (x)"): round(compute, 2)}
-    titles = [tr("weights, fp32 (MB)"), tr("one text of 32 tokens (GFLOP)")]
+    meta = {tr("memory, no reuse / reuse"): memory, tr("compute, no reuse / reuse"): compute}
+    titles = [tr("weights, fp32 (MB)"), tr("one 32-token text (GFLOP)")]
     fig = pictures.panels(titles, title, meta=meta)
     counts = list(range(1, max(8, n_tasks) + 1))
     curves = [measure.reuse_costs(n, n_classes, every_text) for n in counts]
     for column, what in enumerate(costs, start=1):
         where = dict(row=1, col=column)
-        for i, name in enumerate((tr("one encoder, n heads"), tr("an encoder a task"))):
+        for i, name in enumerate((tr("one encoder, n heads"), tr("one encoder per task"))):
             y, here = [curve[what][i] for curve in curves], costs[what][i]
             look = dict(mode="lines", line=pictures.style(i)["line"], showlegend=column == 1)
             fig.add_scatter(x=counts, y=y, name=name, **look, **where)

@@ -20,11 +20,13 @@ NAMES = {
     "minilm": "MiniLM-L6",
 }
 REMOVED = "{model}: parameters that sharing removes"
-FLOPS = "{model}: FLOPs of a forward pass, shared over not shared"
-NEEDED = "share of all parameters that 12 layers have to hold for 60%"
-TIME = "our model: time of a forward pass, shared over not (by repeat, widened by the A/A noise)"
+FLOPS = "{model}: FLOPs of a forward pass, shared / not shared"
+NEEDED = "share of parameters 12 layers must hold to save 60%"
+TIME = (
+    "our model: time of a forward pass, shared / not shared (by repeat, widened by the A/A noise)"
+)
 NARROW = (
-    "the layers have to hold most of the parameters: from MiniLM, half of which is its vocabulary, "
+    "the layers must hold most of the parameters: in MiniLM, where the vocabulary holds half, "
     "sharing removes {removed}%"
 )
 STORAGE = "each layer is computed as before: sharing compresses what is stored"
@@ -33,7 +35,7 @@ STORAGE = "each layer is computed as before: sharing compresses what is stored"
 def albert_evidence(
     models: Mapping[str, tuple[ModelConfig, ModelConfig]], time: Estimate
 ) -> list[Evidence]:
-    """`models`: by the keys of `NAMES`, not shared and shared; `time`: shared over not, widened."""
+    """`models`: by the keys of `NAMES`, not shared and shared; `time`: shared / not, widened."""
     n_layer = PRESETS["bert-base"].n_layer
     evidence = [
         Evidence("layers-needed", NEEDED, CLAIMED * n_layer / (n_layer - 1), "%"),
@@ -59,13 +61,16 @@ def albert_params(evidence) -> Outcome:
 # --- QKV in half of the layers -----------------------------------------------------------------
 
 COSTS = {
-    "knee-half": "loss from none to half sharing (nats a token, by seed)",
-    "knee-past-half": "loss from half to all layers sharing (nats a token, by seed)",
-    "knee-all": "loss from none to all sharing (nats a token, by seed)",
-    "knee-convolution": "control: loss of attention less that of a 3-token convolution in its "
-    "place (nats a token, by seed)",
-    "knee-layers": "control: loss of one whole layer used six times less that of six layers "
-    "(nats a token, by seed)",
+    "knee-half": "loss increase from none to half of the layers sharing "
+    "(nats per token, paired by seed)",
+    "knee-past-half": "loss increase from half to all of the layers sharing "
+    "(nats per token, paired by seed)",
+    "knee-all": "loss increase from none to all of the layers sharing "
+    "(nats per token, paired by seed)",
+    "knee-convolution": "control: loss with attention minus loss with a 3-token convolution "
+    "(nats per token, paired by seed)",
+    "knee-layers": "control: loss of one whole layer used six times minus that of six layers "
+    "(nats per token, paired by seed)",
 }
 
 
@@ -81,16 +86,19 @@ def qkv_share_half(evidence) -> Outcome:
 
 # --- One encoder, many tasks -------------------------------------------------------------------
 
-LOST = "{task}: accuracy lost by a head to an encoder of its own ({n} seeds, by text)"
-UNTRAINED = "{task}: accuracy lost by a head on random weights ({n} seeds, by text)"
-CONTROL = "control, {task}: accuracy lost by a head on random weights ({n} seeds, by text)"
-MEMORY = "memory of the weights of 3 encoders over one with 3 heads"
-REUSE_TIME = "time of 3 encoders over one with 3 heads, the same texts (by repeat)"
+LOST = "{task}: accuracy a head loses against a fine-tuned encoder ({n} seeds, paired by text)"
+UNTRAINED = (
+    "{task}: accuracy a head on random weights loses against a fine-tuned encoder "
+    "({n} seeds, paired by text)"
+)
+CONTROL = f"control, {UNTRAINED}"
+MEMORY = "weight memory, 3 encoders / one with 3 heads"
+REUSE_TIME = "time, 3 encoders / one with 3 heads, the same texts (by repeat)"
 POINTS = 5
 
 
 def reuse_evidence(lost: Mapping[str, Estimate], memory: float, time: Estimate) -> list[Evidence]:
-    """`lost`: the record's `cases`, in points; the others are of 3 encoders over one."""
+    """`lost`: the record's `cases`, in points; the others: 3 encoders / one."""
     names = {key: UNTRAINED if "untrained" in key else LOST for key in lost}
     names["untrained-package"] = CONTROL
     evidence = [Evidence.exact("memory", MEMORY, memory, "x")]

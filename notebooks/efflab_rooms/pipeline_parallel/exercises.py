@@ -44,7 +44,7 @@ def score_rows(answer=None) -> list[dict]:
     return [
         {
             "schedule": name,
-            "time": timeline.makespan,
+            "time (forward passes)": timeline.makespan,
             "bubble": timeline.bubble_fraction,
             "micro-batches held": max(timeline.peak_activations),
         }
@@ -54,7 +54,7 @@ def score_rows(answer=None) -> list[dict]:
 
 def _check_own(answer):
     own, best = simulate_orders(answer), simulate_known("1f1b").makespan
-    text = tr("time {time}, 1F1B's is {best}", time=number(own.makespan), best=number(best))
+    text = tr("time {time} (1F1B: {best})", time=number(own.makespan), best=number(best))
     yield text, True, own.makespan <= best
     yield _check_held(own, STAGES)
 
@@ -63,7 +63,7 @@ def _check_uneven(answer):
     own = simulate_orders(answer, UNEVEN)
     best = simulate_known("1f1b", BALANCED).makespan
     words = dict(time=number(own.makespan, 4), best=number(best, 4))
-    text = tr("time {time}, the balanced 1F1B's is {best}", **words)
+    text = tr("time {time} (1F1B on balanced stages: {best})", **words)
     yield text, True, own.makespan <= best
     yield _check_held(own, MICROBATCHES)
 
@@ -71,7 +71,7 @@ def _check_uneven(answer):
 def _check_held(timeline: Timeline, most: int) -> tuple[str, bool, bool]:
     held = max(timeline.peak_activations)
     words = dict(held=number(held), most=most)
-    text = tr("a rank holds {held} micro-batches, at most {most} are allowed", **words)
+    text = tr("a rank holds {held} micro-batches (at most {most} allowed)", **words)
     return text, True, held <= most
 
 

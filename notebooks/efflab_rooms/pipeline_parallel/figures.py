@@ -65,11 +65,11 @@ def real_step(pool: RankPool, schedule: str, n_microbatches: int):
     words = dict(schedule=schedule, n=n_ranks, m=n_microbatches)
     title = tr("{schedule}, {n} ranks, {m} micro-batches", **words)
     panels = {
-        tr("ranks that sleep: bubble {b}", b=number(real.bubble_fraction)): real,
+        tr("sleeping ranks: bubble {b}", b=number(real.bubble_fraction)): real,
         tr("simulated: bubble {b}", b=number(simulated.bubble_fraction)): simulated,
     }
     meta = {
-        tr("bubble, ranks that sleep"): real.bubble_fraction,
+        tr("bubble, sleeping ranks"): real.bubble_fraction,
         tr("bubble, simulated"): simulated.bubble_fraction,
     }
     return _two_steps(panels, title, meta)
@@ -78,14 +78,14 @@ def real_step(pool: RankPool, schedule: str, n_microbatches: int):
 def computing_steps(steps: Mapping[str, Sequence[Timeline]]):
     """The last repeat of the real steps with two and with eight micro-batches, one scale."""
     few, many = (steps[name][-1] for name in ("few", "many"))
-    text = "{m} micro-batches: bubble {b}, by the formula {formula}"
+    text = "{m} micro-batches: bubble {b} (formula: {formula})"
     panels, meta = {}, {}
     for m, timeline in ((2, few), (8, many)):
         bubble = timeline.bubble_fraction
         shares = dict(b=number(bubble, 2), formula=number(measure.bubble(2, m), 2))
         panels[tr(text, m=m, **shares)] = timeline
         meta[tr("bubble, {m} micro-batches", m=m)] = bubble
-    return _two_steps(panels, tr("Two ranks that compute, one batch (measured)"), meta)
+    return _two_steps(panels, tr("Two computing ranks, the same batch (measured)"), meta)
 
 
 def _two_steps(panels: dict[str, Timeline], title: str, meta: dict):
@@ -105,8 +105,8 @@ IMBALANCES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 def imbalance():
     """The price of one slow stage by its place, and, in its worst place, by how slow it is."""
-    titles = [tr("by its place, 1.5 times the others"), tr("in its worst place")]
-    fig = pictures.panels(titles, tr("One slow stage of four, time over balanced (simulated)"))
+    titles = [tr("by position (1.5 times the others)"), tr("in the worst position")]
+    fig = pictures.panels(titles, tr("One slow stage of four: time / balanced time (simulated)"))
     places = list(range(measure.N_STAGES))
     worst = {}
     for i, schedule in enumerate(SCHEDULES):
@@ -116,8 +116,8 @@ def imbalance():
         look = pictures.style(i) | dict(name=tr_name(schedule), legendgroup=schedule)
         fig.add_scatter(x=[p + 1 for p in places], y=by_place, **look, row=1, col=1)
         fig.add_scatter(x=IMBALANCES, y=by_times, **look, showlegend=False, row=1, col=2)
-    fig.update_xaxes(title_text=tr("slow stage"), dtick=1, row=1, col=1)
-    fig.update_xaxes(title_text=tr("times the others"), row=1, col=2)
+    fig.update_xaxes(title_text=tr("position of the slow stage"), dtick=1, row=1, col=1)
+    fig.update_xaxes(title_text=tr("slow stage / others (time)"), row=1, col=2)
     fig.update_layout(meta={tr_name(name): ratio for name, ratio in worst.items()})
     return fig.update_layout(legend=pictures.legend("below"))
 
@@ -126,11 +126,11 @@ def gains():
     """What equal stages could do, and each published gain beside the ideal one of its row."""
     counts = [2**i for i in range(8)]
     titles = [
-        tr("Equal stages over one device (computed)"),
-        tr("Over two stages of the same table (published)"),
+        tr("vs. one device, equal stages (computed)"),
+        tr("vs. two stages, same table (published)"),
     ]
-    meta = {tr("8 stages, 32 micro-batches, over one device"): gpipe.speedup(8, 32)}
-    fig = pictures.panels(titles, tr("Throughput"), meta=meta)
+    meta = {tr("8 stages, 32 micro-batches, vs. one device"): gpipe.speedup(8, 32)}
+    fig = pictures.panels(titles, tr("Throughput gain"), meta=meta)
     for i, k in enumerate((2, 4, 6, 8)):
         values = [gpipe.speedup(k, m) for m in counts]
         name = tr("{n} stages", n=k)
@@ -139,8 +139,8 @@ def gains():
     label = dict(annotation_text=tr("the article's 3 to 5"), annotation_position="top left")
     fig.add_hrect(3, 5, fillcolor=colours.ORANGE, opacity=0.15, line_width=0, **label)
     fig.update_xaxes(**pictures.log_ticks(counts), title_text=tr("micro-batches"), row=1, col=1)
-    fig.update_xaxes(title_text=tr("ideal, times"), row=1, col=2)
-    fig.update_yaxes(range=[0, 8], title_text=tr("times"))
+    fig.update_xaxes(title_text=tr("ideal gain (x)"), row=1, col=2)
+    fig.update_yaxes(range=[0, 8], title_text=tr("gain (x)"))
     return fig.update_layout(height=460, legend=pictures.legend("below"))
 
 
@@ -149,7 +149,8 @@ def _add_published(fig, first_style: int, **where) -> None:
     rows = [row for row in gpipe.published_rows() if not row["is_baseline"]]
     for i, model in enumerate(dict.fromkeys(row["model"] for row in rows), start=first_style):
         own = [row for row in rows if row["model"] == model]
-        words = [f"{row['n_stages']} x {row['n_microbatches']}" for row in own]
+        text = "{k} stages, {m} micro-batches"
+        words = [tr(text, k=row["n_stages"], m=row["n_microbatches"]) for row in own]
         look = pictures.style(i, size=9) | dict(mode="markers", text=words)
         gain, ideal = ([row[key] for row in own] for key in ("throughput", "ideal"))
         fig.add_scatter(x=ideal, y=gain, name=tr(model), **look, **where)
@@ -168,13 +169,14 @@ def predictions(rows: Sequence[Mapping]):
         (2, "PTD-P"): tr("Table 2, PTD-P"),
         (2, "ZeRO-3"): tr("Table 2, ZeRO-3"),
     }
-    title = tr("Megatron-LM's TFLOP/s a device, predicted from other models")
-    axes = tr("published (TFLOP/s)"), tr("predicted")
+    title = tr("Megatron-LM's TFLOP/s per device, predicted from other models")
+    axes = tr("published (TFLOP/s)"), tr("predicted (TFLOP/s)")
     meta = {tr("largest error (%)"): 100 * max(abs(row["error"]) for row in rows)}
     fig = pictures.blank(title, *axes, meta=meta)
     for i, (key, name) in enumerate(names.items()):
         own = [row for row in rows if (row["table"], row["scheme"]) == key]
-        words = [f"{row['params_billions']} B, {row['gpus']}" for row in own]
+        text = "{b} B parameters, {n} GPUs"
+        words = [tr(text, b=row["params_billions"], n=row["gpus"]) for row in own]
         look = pictures.style(i, size=9) | dict(mode="markers", name=name, text=words)
         x, y = ([row[of] for row in own] for of in ("tflops_per_gpu", "predicted"))
         fig.add_scatter(x=x, y=y, **look)
@@ -190,7 +192,7 @@ def predictions(rows: Sequence[Mapping]):
     n_microbatches=Slider(1, 64, 8, scale="log2", label="micro-batches"),
     n_stages=Slider(2, 16, 4, step=2, label="stages"),
     schedule=Choice(SCHEDULES, "gpipe", label="schedule"),
-    slowest=Slider(1.0, 3.0, 1.0, step=0.25, label="second stage, times the others"),
+    slowest=Slider(1.0, 3.0, 1.0, step=0.25, label="second stage / others (time)"),
     recompute=Toggle(False, label="recompute activations"),
 )
 def pipeline(n_microbatches=8, n_stages=4, schedule="gpipe", slowest=1.0, recompute=False):
@@ -205,13 +207,17 @@ def pipeline(n_microbatches=8, n_stages=4, schedule="gpipe", slowest=1.0, recomp
     timeline = simulate(*times, n_microbatches, schedule, recompute=recompute)
     bubble, held = 100 * timeline.bubble_fraction, max(timeline.peak_activations)
     time = timeline.makespan
-    meta = {tr("bubble (%)"): bubble, tr("micro-batches held"): held, tr("time"): time}
+    meta = {
+        tr("bubble (%)"): bubble,
+        tr("micro-batches held"): held,
+        tr("time (forward passes)"): time,
+    }
     words = dict(schedule=schedule, b=number(bubble), held=number(held), t=number(time))
     title = tr("{schedule}: bubble {b}%, a rank holds {held} micro-batches, time {t}", **words)
     if recompute:
-        title += "<br>" + tr("held: only each micro-batch's input of the stage")
+        title += "<br>" + tr("held: only the stage's input for each micro-batch")
     layout = dict(height=200 + 22 * n_stages, margin_t=110)
-    fig = pictures.blank(title, tr("time, in forward passes"), meta=meta, **layout)
+    fig = pictures.blank(title, tr("time (forward passes)"), meta=meta, **layout)
     _add_gantt(fig, timeline, time, 1.0)
     _add_key(fig, sorted({event.kind for event in timeline.events}, key=KINDS.index))
     return fig

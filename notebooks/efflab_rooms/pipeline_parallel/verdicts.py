@@ -15,16 +15,18 @@ from efflab_rooms.pipeline_parallel import measure
 
 # --- model-parallel --------------------------------------------------------------------------
 
-BETWEEN = "gradients: cut between layers, {n} ranks, {schedule}, against one process"
-INSIDE = "gradients: cut inside layers, {n} ranks, {method}, against one process"
-LATE = "output: cut inside, but summed after the activation (control)"
-FULLEST = "weights of the fullest of four ranks, cut between layers, of all"
-EVEN = "weights of a rank of four, cut inside layers, of all"
-BUSY = "four stages, one batch at a time: time in use"
+BETWEEN = (
+    "gradients: cut between layers, {n} ranks, {schedule}, vs. one process, largest difference"
+)
+INSIDE = "gradients: cut inside layers, {n} ranks, {method}, vs. one process, largest difference"
+LATE = "output difference: cut inside layers, but summed after the activation (control)"
+FULLEST = "share of weights on the fullest of four ranks, cut between layers"
+EVEN = "share of weights per rank, four ranks, cut inside layers"
+BUSY = "four stages, one batch at a time: busy time"
 MODEL_REMARK = (
-    "cut between layers, it is memory that is split: with one batch at a time devices compute "
-    "{busy}% of the time; cut inside, all compute at once. Of four ranks none holds just a "
-    "quarter, since embeddings are held twice or whole"
+    "cut between layers, only memory is split: with one batch at a time, devices compute {busy}% "
+    "of the time; cut inside, all compute at once. No rank of four holds only a quarter, since "
+    "embeddings are held twice or whole"
 )
 
 
@@ -68,13 +70,16 @@ def model_parallel(evidence) -> Outcome:
 
 # --- gpipe-throughput ------------------------------------------------------------------------
 
-GAIN = "Table {table}, {model}, {stages} stages, {microbatches} micro-batches: over its baseline"
-IDEAL = "equal stages, 8 with 32 micro-batches, over {over}"
+GAIN = (
+    "Table {table}, {model}, {stages} stages, {microbatches} micro-batches: throughput / baseline"
+)
+GAIN_OF_ONE = "Table {table}, {model}, {stages} stages, one micro-batch: throughput / baseline"
+IDEAL = "8 equal stages with 32 micro-batches / {over}"
 UNFILLED, FILLED = "two stages with one micro-batch", "two stages with 32 micro-batches"
 GPIPE_REMARK = (
-    "counted are gains over two stages with one micro-batch, which work in turn as one device "
-    "would (Table 2). Table 3's are over two stages that 32 micro-batches fill already: equal "
-    "stages could reach {most} there"
+    "the gains counted are relative to two stages with one micro-batch, which work in turn as one "
+    "device would (Table 2). Table 3's are relative to two stages that 32 micro-batches already "
+    "fill: equal stages could reach at most {most} times there"
 )
 
 
@@ -86,7 +91,8 @@ def gpipe_evidence(rows: Sequence[Mapping]) -> list[Evidence]:
         model = row["model"].split("-")[0]
         names = dict(table=table, model=row["model"], stages=stages, microbatches=microbatches)
         key = f"table{table}-{model.lower()}-{stages}-{microbatches}"
-        evidence.append(Evidence(key, GAIN, row["throughput"], "x", "published", values=names))
+        name = GAIN if microbatches > 1 else GAIN_OF_ONE
+        evidence.append(Evidence(key, name, row["throughput"], "x", "published", values=names))
     for key, over, base in (("ideal", UNFILLED, (2, 1)), ("ideal-filled", FILLED, (2, 32))):
         most = gpipe.speedup(8, 32) / gpipe.speedup(*base)
         evidence.append(Evidence(key, IDEAL, most, "x", values=dict(over=over)))
@@ -102,16 +108,14 @@ def gpipe_throughput(evidence) -> Outcome:
 
 # --- pipe-balance ----------------------------------------------------------------------------
 
-SLOW = "stage {place} of 4 takes 1.5 times the others, same work: over balanced, {schedule}"
-REAL = (
-    "two ranks that compute, the {which} 1.5 times the other, same work: over balanced, by repeat"
-)
-AGAIN = "the balanced step over itself (A/A), by repeat"
-OTHERS = "cores that other processes used meanwhile (control)"
-SPLIT = "eleven unequal layers: equal counts over the best split"
+SLOW = "stage {place} of 4 takes 1.5 times as long, same total work: time / balanced, {schedule}"
+REAL = "two computing ranks, {which} 1.5 times as slow, same total work: time / balanced, by repeat"
+AGAIN = "balanced step / itself (A/A), by repeat"
+OTHERS = "cores used by other processes (control)"
+SPLIT = "eleven unequal layers: time with equal counts / best split"
 BALANCE_REMARK = (
-    "DualPipe gives each rank stages r and K - 1 - r, so that two ranks share the slow stage; in "
-    "the others it is a rank's own"
+    "DualPipe gives rank r the stages r and K - 1 - r, so two ranks share the slow stage; in the "
+    "other schedules it belongs to one rank"
 )
 
 
@@ -120,7 +124,7 @@ def balance_evidence(
 ) -> list[Evidence]:
     """The price of one slow stage: by (schedule, place), of ranks that compute, and of a cut.
 
-    `others`: cores that other processes used meanwhile.
+    `others`: cores used by other processes meanwhile.
     """
     noise = min(times.band, 0.99)
     evidence = [
@@ -144,15 +148,17 @@ def pipe_balance(evidence) -> Outcome:
 
 # --- microbatch-bubble -----------------------------------------------------------------------
 
-FALLS = "bubble with 16 micro-batches less that with 4, in points, 4 stages, {schedule}"
-FALLS_REAL = "bubble with 8 micro-batches less that with 2, in points, two ranks, by repeat"
-FILLS = "bubble with four micro-batches a stage, {stages} stages, {schedule}"
-FILLS_REAL = "the same, two ranks that compute, by repeat"
-HELD = "micro-batches held by a rank of 4, 16 in all, {schedule}"
+FALLS = "bubble with 16 micro-batches minus that with 4, percentage points, 4 stages, {schedule}"
+FALLS_REAL = (
+    "bubble with 8 micro-batches minus that with 2, percentage points, two ranks, by repeat"
+)
+FILLS = "bubble with four micro-batches per stage, {stages} stages, {schedule}"
+FILLS_REAL = "bubble with four micro-batches per stage, two computing ranks, by repeat"
+HELD = "micro-batches held per rank, 4 ranks, 16 in total, {schedule}"
 BUBBLE_REMARK = (
-    "GPipe's paper calls what is left negligible, partly since recomputation fills some of it. By "
-    "its formula alone it is up to {left}% of the time here, and without recomputation GPipe holds "
-    "all 16 micro-batches where 1F1B holds 4"
+    "GPipe's paper calls the remaining bubble negligible, partly because recomputation fills some "
+    "of it. By the paper's formula alone, it is up to {left}% of the time here; without "
+    "recomputation, GPipe holds all 16 micro-batches where 1F1B holds 4"
 )
 
 

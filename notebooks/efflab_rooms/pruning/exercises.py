@@ -16,7 +16,7 @@ def _check_mask(answer):
         what = f"magnitude_mask({shape[0]} x {shape[1]}, {ratio})"
         yield what, pruning.magnitude_mask(weight, ratio), answer(weight, ratio)
     equal = torch.as_tensor(answer(torch.ones(2, 3), 0.5)).bool()
-    yield tr("weights removed of six equal ones, ratio 0.5"), 3, int((~equal).sum())
+    yield tr("weights removed from six equal ones, ratio 0.5"), 3, int((~equal).sum())
 
 
 def _check_flops(answer):
@@ -42,11 +42,11 @@ N_HEADS = 9  # a quarter of the 36
 
 def _check_heads(answer):
     heads = {layer: sorted(set(units)) for layer, units in dict(answer).items()}
-    yield tr("heads that leave"), N_HEADS, sum(map(len, heads.values()))
+    yield tr("heads removed"), N_HEADS, sum(map(len, heads.values()))
     ranked = pruning.least_important(measure.ablation(), N_HEADS / 36)
     ours, theirs = measure.loss_without(ranked), measure.loss_without(heads)
     losses = dict(theirs=f"{theirs:.3f}", ours=f"{ours:.3f}")
-    what = tr("loss {theirs}, by single ablations {ours}", **losses)
+    what = tr("loss {theirs}, against {ours} by single ablations", **losses)
     yield what, True, theirs < ours
 
 

@@ -24,7 +24,7 @@ def masks_figure(rows: int = 12, columns: int = 32):
     structured[weight.norm(dim=1).argsort()[: rows // 2]] = False
     masks = {
         tr("unstructured: smallest weights"): pruning.magnitude_mask(weight, 0.5),
-        tr("2:4: two of each four"): pruning.n_m_mask(weight, 2, 4),
+        tr("2:4: two of every four"): pruning.n_m_mask(weight, 2, 4),
         tr("structured: whole rows"): structured,
     }
     total = weight.square().sum()
@@ -46,7 +46,7 @@ def layouts_figure(size: int = 256):
     """Bytes over dense bytes by share of zeros, for fp32 and fp16 values."""
     shares = [i / 20 for i in range(20)]
     titles = [tr("32-bit values"), tr("16-bit values")]
-    title, meta = tr("Bytes over the share of zeros, places counted"), {}
+    title, meta = tr("Bytes by share of zeros, positions included"), {}
     fig = pictures.panels(titles, title, shared_yaxes=True)
     for column, dtype in enumerate((torch.float32, torch.float16), start=1):
         where = dict(row=1, col=column)
@@ -59,8 +59,8 @@ def layouts_figure(size: int = 256):
         pictures.mark(fig, tr("dense"), y=1, **where)
         size_bytes, bits = weight.element_size(), 8 * weight.element_size()
         csr, bitmap = sparse.break_even(size_bytes, 4), sparse.break_even(size_bytes, 0, 1)
-        meta[tr("CSR, {bits} bits: smaller from (% zeros)", bits=bits)] = round(100 * csr, 1)
-        meta[tr("bitmap, {bits} bits: smaller from (% zeros)", bits=bits)] = round(100 * bitmap, 1)
+        meta[tr("CSR, {bits} bits: smaller above (% zeros)", bits=bits)] = round(100 * csr, 1)
+        meta[tr("bitmap, {bits} bits: smaller above (% zeros)", bits=bits)] = round(100 * bitmap, 1)
     fig.update_xaxes(title_text=tr("zeros (%)"))
     fig.update_yaxes(title_text=tr("bytes / dense bytes"), col=1)
     fig.update_yaxes(rangemode="tozero")
@@ -76,8 +76,8 @@ def curves_figure(curves: dict[str, dict[float, float]], two_of_four: float):
     shares = [100 * share for share in next(iter(curves.values()))]
     halves = {tr(name): curve[0.5] for name, curve in curves.items()}
     halves[tr("weights, 2:4")] = two_of_four
-    meta = {tr("{name}: bits at 50%", name=name): round(v, 2) for name, v in halves.items()}
-    title = tr("What can go before quality does, with no training after")
+    meta = {tr("{name}: bits per byte at 50%", name=k): round(v, 2) for k, v in halves.items()}
+    title = tr("Quality by share removed, without retraining")
     axes = tr("share removed (%)"), tr("bits per byte")
     fig = pictures.line(shares, series, title, *axes, height=440, meta=meta)
     star = dict(symbol="star", size=15, color=DARK)
@@ -93,8 +93,9 @@ def importance_figure():
     ratios = ablation / gradient
     order = float(spearmanr(gradient.flatten(), ablation.flatten()).statistic)
     most = float(ratios.max())
-    title = tr("Without a head the loss rises by up to {n} times its gradient", n=number(most))
-    titles = [tr("gradient by its gate (10⁻³ nats)"), tr("loss without it (10⁻³ nats)")]
+    title = tr("Removing a head raises the loss by up to {n} times its gradient", n=number(most))
+    titles = [tr("gradient with respect to its gate (10⁻³ nats)")]
+    titles += [tr("increase in loss without it (10⁻³ nats)")]
     meta = {tr("rank correlation"): round(order, 2), tr("largest ratio"): round(most, 1)}
     meta |= {tr("median ratio"): round(float(ratios.median()), 1)}
     fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
@@ -111,16 +112,16 @@ def importance_figure():
 def speed_figure(flops: dict[str, float], times: Comparison):
     """FLOPs and time that are left, over the whole model's, by what was pruned."""
     ratios = dict(reversed(times.ratios.items()))
-    meta = {tr("{name}: time, ratio", name=tr(n)): round(t.mean, 2) for n, t in ratios.items()}
-    title, x_title = tr("FLOPs and time that are left (measured)"), tr("pruned / whole model")
+    meta = {tr("{name}: relative time", name=tr(n)): round(t.mean, 2) for n, t in ratios.items()}
+    title, x_title = tr("Remaining FLOPs and time (measured)"), tr("pruned / whole model")
     fig = pictures.blank(title, x_title, height=520, meta=meta)
     names, x = [tr(name) for name in ratios], [time.mean for time in ratios.values()]
     ends = [time.low for time in ratios.values()], [time.high for time in ratios.values()]
     bars = pictures.error_bars(x, *ends)
     look = dict(y=names, orientation="h", texttemplate="%{x:.2f}", textposition="inside")
     look |= dict(insidetextanchor="start")
-    fig.add_bar(x=[flops[n] for n in ratios], name=tr("FLOPs, ratio"), marker_color=BLUE, **look)
-    fig.add_bar(x=x, error_x=bars, name=tr("time, ratio"), marker_color=VERMILION, **look)
+    fig.add_bar(x=[flops[n] for n in ratios], name=tr("FLOPs"), marker_color=BLUE, **look)
+    fig.add_bar(x=x, error_x=bars, name=tr("time"), marker_color=VERMILION, **look)
     legend = pictures.legend("below", traceorder="reversed")
     fig.update_layout(barmode="group", legend=legend)
     fig.update_xaxes(range=[0, 1.05 * max(1, *ends[1])])
@@ -148,7 +149,7 @@ def prune(percent=50, kind="weights"):
     error_y = pictures.error_bars(y, [whole.low, bits.low], [whole.high, bits.high])
     look = dict(texttemplate="%{y:.2f}", textposition="inside", insidetextanchor="start")
     look |= dict(error_y=error_y, marker_color=[BLUE, VERMILION])
-    fig.add_bar(x=[tr("whole"), tr("pruned model")], y=y, **look, row=1, col=1)
+    fig.add_bar(x=[tr("whole model"), tr("pruned model")], y=y, **look, row=1, col=1)
     names = [tr(name).replace(", ", ",<br>").replace(" (", "<br>(") for name in costs]
     look = dict(texttemplate="%{y:.2f}", marker_color=ORANGE)
     fig.add_bar(x=names, y=list(costs.values()), **look, row=1, col=2)
@@ -169,7 +170,7 @@ def _actual_percent(kind: str, percent: int) -> int:
 def _key_numbers(bits: Estimate, costs: dict[str, float]) -> dict[str, float]:
     """What `meta` says of the model drawn."""
     ends = {tr("interval, low"): bits.low, tr("interval, high"): bits.high}
-    ratios = {tr("{name}, ratio", name=tr(name)): ratio for name, ratio in costs.items()}
+    ratios = {tr("{name} / baseline", name=tr(name)): ratio for name, ratio in costs.items()}
     numbers = {tr("bits per byte"): bits.mean} | ends | ratios
     return {name: round(value, 3) for name, value in numbers.items()}
 
@@ -199,7 +200,7 @@ def schedule_figure(live: dict[float, float]):
             look = dict(mode="markers", marker=star, name=tr("now, here (measured)"))
             fig.add_scatter(x=[measure.early_share()], y=[live[ratio]], **look, **where)
     fig.update_xaxes(title_text=tr("rounds of training"), tickvals=[0, 1, 2, 3])
-    fig.update_yaxes(title_text=tr("bits per byte above dense"), col=1)
+    fig.update_yaxes(title_text=tr("bits per byte above the dense model"), col=1)
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=440)
 
@@ -208,19 +209,19 @@ def differences_figure(record: dict):
     """Gradual less one-shot, by seed with the mean's interval: largest single drop, and the end."""
     items = by_id(verdicts.gradual_evidence(record))
     titles = [tr("largest single drop"), tr("quality at the end")]
-    title = tr("Gradual less one-shot, in bits per byte: below 0 gradual is better (recorded)")
+    title = tr("Gradual minus one-shot, bits per byte (recorded; below 0: gradual is better)")
     fig, meta = pictures.panels(titles, title, horizontal_spacing=0.14), {}
     for column, way in enumerate(verdicts.WAYS, start=1):
         where = dict(showlegend=column == 1, mode="markers", row=1, col=column)
         means = {f"{n}%": items[f"{way}-{n}"] for n in verdicts.RATIOS}
         y, low, high = ([getattr(i, k) for i in means.values()] for k in ("value", "low", "high"))
         look = dict(marker=dict(size=11, color=BLUE), error_y=pictures.error_bars(y, low, high))
-        fig.add_scatter(x=list(means), y=y, name=tr("mean, 95%"), **look, **where)
+        fig.add_scatter(x=list(means), y=y, name=tr("mean with 95% interval"), **look, **where)
         seeds = [
             (f"{n}%", v) for n in verdicts.RATIOS for v in verdicts.differences(record, way, n)
         ]
         x, y = zip(*seeds, strict=True)
-        look = dict(marker=dict(size=8, symbol="x-thin-open", color=DARK), name=tr("a seed"))
+        look = dict(marker=dict(size=8, symbol="x-thin-open", color=DARK), name=tr("one seed"))
         fig.add_scatter(x=x, y=y, **look, **where)
         pictures.mark(fig, y=0, row=1, col=column)
         meta |= {f"{titles[column - 1]}, {n}": round(i.value, 3) for n, i in means.items()}

@@ -218,13 +218,13 @@ def schedule_rows() -> list[dict]:
     for schedule, ratio in [CONTROL, *cases]:
         bits = increases[schedule, ratio]
         row = {
-            "removed in all (%)": 100 * ratio,
+            "removed in total (%)": 100 * ratio,
             "schedule": schedule if ratio else "control",
-            "removed by round (%)": " / ".join(f"{100 * r:.0f}" for r in bits["removed"]),
+            "removed so far, by round (%)": " / ".join(f"{100 * r:.0f}" for r in bits["removed"]),
             "before training": bits["before"][0],
         }
         row |= {f"after round {i}": value for i, value in enumerate(bits["mean"], start=1)}
-        row |= {"lowest seed": bits["low"][-1], "highest seed": bits["high"][-1]}
+        row |= {"lowest over seeds": bits["low"][-1], "highest over seeds": bits["high"][-1]}
         rows.append(round_values(row))
     return rows
 
@@ -238,13 +238,13 @@ def recovery_rows() -> list[dict]:
     increases, rows = schedule_record()[1], []
     for ratio in experiment.RATIOS:
         bits, control = increases["one-shot", ratio], increases[CONTROL]["mean"]
-        lost = bits["before"][0]
+        lost, last = bits["before"][0], bits["mean"][-1]
         gaps = [after - without for after, without in zip(bits["mean"], control, strict=True)]
-        row = {"removed in all (%)": 100 * ratio, "lost at once (bits)": lost}
+        row = {"removed in total (%)": 100 * ratio, "lost before training (bits per byte)": lost}
         for i, gap in enumerate(gaps, start=1):
-            row[f"back after round {i} (%)"] = round(100 * (1 - gap / lost))
-        row |= {"above the control (bits)": gaps[-1], "above dense (bits)": bits["mean"][-1]}
-        row["back in the end, against dense (%)"] = round(100 * (1 - bits["mean"][-1] / lost))
+            row[f"recovered after round {i} (%)"] = round(100 * (1 - gap / lost))
+        row |= {"above the control (bits per byte)": gaps[-1], "above dense (bits per byte)": last}
+        row["recovered at the end, against dense (%)"] = round(100 * (1 - last / lost))
         rows.append(round_values(row))
     return rows
 

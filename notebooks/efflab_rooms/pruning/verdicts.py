@@ -12,8 +12,8 @@ CONTROL = "control, nothing removed: bits per byte above dense after the last ro
 # --- Raised step by step ---------------------------------------------------------------------
 
 WAYS = {
-    "drop": "{n}% removed: largest single drop, gradual less one-shot (bits per byte, by seed)",
-    "end": "{n}% removed: quality at the end, gradual less one-shot (bits per byte, by seed)",
+    "drop": "{n}% removed: largest single drop, gradual minus one-shot (bits per byte, by seed)",
+    "end": "{n}% removed: quality at the end, gradual minus one-shot (bits per byte, by seed)",
 }
 
 
@@ -32,7 +32,7 @@ def bits_by_seed(record: Mapping, key: str, schedule: str, percent: int) -> list
 
 
 def differences(record: Mapping, key: str, percent: int) -> list[float]:
-    """Gradual less one-shot, seed by seed."""
+    """Gradual minus one-shot, seed by seed."""
     pairs = [bits_by_seed(record, key, schedule, percent) for schedule in ("gradual", "one-shot")]
     return [gradual - one_shot for gradual, one_shot in zip(*pairs, strict=True)]
 
@@ -58,9 +58,10 @@ def control_evidence(record: Mapping) -> Evidence:
 def prune_gradual(evidence) -> Outcome:
     """Whether raising the ratio step by step avoids a sudden drop in quality, and ends no worse."""
     remarks = {
-        "drop": "what is removed in parts has smaller parts: a smaller drop is near certain, and "
-        "three increments, most of it in the second, are hardly gradual",
-        "end": "both schedules train as long; gradual has one round left for the final network",
+        "drop": "removing in steps removes less at a time, so a smaller drop is almost certain; "
+        "and three increments, with most removed in the second, are hardly gradual",
+        "end": "both schedules train equally long; gradual has only one round left for the "
+        "final network",
     }
     return judge("prune-gradual", evidence, remarks=remarks)
 
@@ -68,7 +69,7 @@ def prune_gradual(evidence) -> Outcome:
 # --- Two or three rounds of fine-tuning --------------------------------------------------------
 
 ABOVE_DENSE = "{n}% removed at once: bits per byte above dense after the last round (by seed)"
-ABOVE_CONTROL = "{n}% removed at once: the same above a control trained as long (by seed)"
+ABOVE_CONTROL = "{n}% removed at once: bits per byte above an equally trained control (by seed)"
 
 
 def finetune_evidence(record: Mapping) -> list[Evidence]:
@@ -87,20 +88,20 @@ def finetune_evidence(record: Mapping) -> list[Evidence]:
 def prune_finetune(evidence) -> Outcome:
     """Whether two or three rounds of fine-tuning recover a pruned model's quality."""
     remark = (
-        "the rounds are short, 40 steps of 8 x 128 tokens, and this training makes the unpruned "
-        "control worse as well: it measures the training too"
+        "the rounds are short (40 steps of 8 x 128 tokens), and this training also makes the "
+        "unpruned control worse, so the result reflects the training too"
     )
     return judge("prune-finetune", evidence, remarks={"recovers": remark})
 
 
 # --- Less computation --------------------------------------------------------------------------
 
-HEADS = "{n}% of the heads removed: time over the whole model's (by repeat)"
-MASKED = "90% of the weights masked: time over the whole model's (by repeat)"
-HEADS_FLOPS = "{n}% of the heads removed: FLOPs over the whole model's"
-MASKED_FLOPS = "90% of the weights masked: FLOPs over the whole model's"
-CSR = "CSR kernel at {n}% zeros: time over the dense kernel's (by repeat)"
-CORES = "2:4 on sparse tensor cores: peak over dense (Mishra et al. 2021)"
+HEADS = "{n}% of the heads removed: time / whole model (by repeat)"
+MASKED = "90% of the weights masked: time / whole model (by repeat)"
+HEADS_FLOPS = "{n}% of the heads removed: FLOPs / whole model"
+MASKED_FLOPS = "90% of the weights masked: FLOPs / whole model"
+CSR = "CSR kernel at {n}% zeros: time / dense kernel (by repeat)"
+CORES = "2:4 on sparse tensor cores: peak / dense (Mishra et al. 2021)"
 
 
 def compute_evidence(
@@ -133,8 +134,8 @@ def compute_evidence(
 def prune_compute(evidence) -> Outcome:
     """Whether removing small weights or heads reduces the computation."""
     remarks = {
-        "heads": "attention's maps are 28% of this model's parameters: without all of its heads it "
-        "would still need almost two thirds of its FLOPs for a text of 128 tokens",
+        "heads": "attention's matrices hold 28% of this model's parameters: even without any heads "
+        "it would still need almost two thirds of its FLOPs for a text of 128 tokens",
         "weights": "a dense kernel multiplies zeros too; a sparse kernel, or tensor cores made for "
         "2:4, can leave them out",
     }

@@ -56,7 +56,7 @@ def _check_factors(answer):
     weight = points.encoder()[0].get_submodule(OUTLIERS).weight.detach()
     most = int8_error(torch.ones_like(peaks)) / 2
     error = int8_error(answer(peaks, weight))
-    what = tr("error {error} %, at most {most} %", error=f"{error:.2f}", most=f"{most:.2f}")
+    what = tr("error {error}%, at most {most}%", error=f"{error:.2f}", most=f"{most:.2f}")
     yield what, True, error <= most
 
 

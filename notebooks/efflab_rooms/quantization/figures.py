@@ -26,8 +26,8 @@ def parts(model: Transformer):
     n_params = verdicts.parts(model)
     widths = {  # bytes a parameter, by part
         "everything in fp32": (4, 4, 4),
-        "linear maps in 8 bits": (1, 4, 4),
-        "tables in 8 bits too": (1, 1, 4),
+        "linear layers in 8 bits": (1, 4, 4),
+        "embeddings in 8 bits too": (1, 1, 4),
     }
     sizes = np.array(list(widths.values())) * list(n_params.values()) / 1e6  # (3 files, 3 parts)
     totals = dict(zip(map(tr, widths), sizes.sum(1), strict=True))
@@ -35,8 +35,8 @@ def parts(model: Transformer):
     names = [f"{name}<br>{mb:.1f} MB, ×{mb / full:.2f}" for name, mb in totals.items()]
     series = dict(zip(map(tr, n_params), sizes.T, strict=True))
     meta = {name: round(float(mb), 1) for name, mb in totals.items()}
-    share = n_params["tables (token, position, type)"] / sum(n_params.values())
-    title = tr("MiniLM-L6: {share}% of it are tables (MB)", share=f"{100 * share:.0f}")
+    share = 100 * n_params["embeddings (token, position, type)"] / sum(n_params.values())
+    title = tr("MiniLM-L6: embedding tables hold {share}% of its parameters", share=f"{share:.0f}")
     fig = pictures.bars(names, series, title, "", tr("size (MB)"), stacked=True, meta=meta)
     return fig.update_layout(legend=legend("below", traceorder="normal"))
 
@@ -66,7 +66,7 @@ def round_model(bits: int, scales: str, symmetric: bool) -> tuple:
 
 
 @explorer(
-    bits=Slider(2, 8, 4, step=1, unit="bits", label="width of a weight"),
+    bits=Slider(2, 8, 4, step=1, unit="bits", label="bit width"),
     scales=Choice(list(measure.GRIDS), "per channel", label="scales"),
     symmetric=Toggle(True, label="symmetric"),
 )
@@ -81,19 +81,19 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
         tr("step between levels"): weight.scale[0].item(),
         tr("layer error (%)"): round(100 * error, 3),
         tr("size (MB)"): round(size / 1e6, 3),
-        tr("size over fp32"): round(size / full, 4),
+        tr("size / fp32"): round(size / full, 4),
         tr("bits per byte"): round(quality.mean, 4),
-        tr("more than fp32's"): round(quality.mean - fp32.mean, 4),
+        tr("above fp32"): round(quality.mean - fp32.mean, 4),
         tr("from"): round(quality.low - fp32.mean, 4),
         tr("to"): round(quality.high - fp32.mean, 4),
     }
-    titles = [tr("one neuron's weights, and its levels"), tr("the whole model")]
+    titles = [tr("one neuron's weights and their levels"), tr("the whole model")]
     fig = panels(titles, meta=meta, horizontal_spacing=0.14)
     draw_levels(fig, weight)
     draw_qualities(fig, {"fp32": (full, fp32), tr("yours"): (size, quality)})
     values = {end: f"{getattr(quality, end) - fp32.mean:+.3f}" for end in ("mean", "low", "high")}
     values |= dict(bits=bits, scales=tr(scales), size=f"{size / full:.2f}")
-    text = "{bits} bits, {scales}: ×{size} of the size, {mean} bits per byte ({low} to {high})"
+    text = "{bits} bits, {scales}: size ×{size}, bits per byte {mean} ({low} to {high})"
     above = legend("above", x=1, xanchor="right", y=1.12)
     fig.update_layout(title=dict(text=tr(text, **values), y=0.97, yanchor="top"), legend=above)
     return fig.update_layout(height=430, margin_t=110)
@@ -140,11 +140,11 @@ def outliers(name: str = "layers.0.ffn.body.down"):
     """Peaks of one input's channels in order of size, before and after smoothing."""
     peaks, smoothed = measure.channel_peaks()[name], measure.smoothed_peaks(name)
     order = peaks.argsort(descending=True)
-    lines = {tr("as it is"): peaks, tr("smoothed"): smoothed}
+    lines = {tr("unsmoothed"): peaks, tr("smoothed"): smoothed}
     series = {key: (values[order] / values.median()).tolist() for key, values in lines.items()}
-    meta = {tr("largest over median, {what}", what=k): round(max(v), 1) for k, v in series.items()}
-    title = tr("Each channel's peak, largest first ({name})", name=name)
-    axes = tr("channels, largest first"), tr("peak over the median channel's")
+    meta = {tr("largest / median, {what}", what=k): round(max(v), 1) for k, v in series.items()}
+    title = tr("Channel peaks, largest first ({name})", name=name)
+    axes = tr("channel rank (1: largest peak)"), tr("peak / median peak")
     x = list(range(1, len(peaks) + 1))
     fig = pictures.line(x, series, title, *axes, markers=False, log_x=True, log_y=True, meta=meta)
     return fig.update_layout(legend=dict(x=0.7, y=0.95))
@@ -161,9 +161,9 @@ def forms():
     """What every form loses: 1 - cosine on a log axis, and the MRR with its interval."""
     rows = verdicts.recorded_forms()
     n_texts = read_record(ranges.NAME)["settings"]["n_test"]
-    titles = [tr("1 - cosine, 5th percentile of {n}", n=n_texts), tr("MRR less fp32's")]
-    title = tr("Many ways to adjust the range (recorded; dashed: 1% less MRR)")
-    meta = {tr("MRR less fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in rows.items()}
+    titles = [tr("1 - cosine, 5th percentile of {n} texts", n=n_texts), tr("MRR minus fp32's")]
+    title = tr("Ten ways to adjust the range, and a control (recorded; dashed: 1% less MRR)")
+    meta = {tr("MRR minus fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in rows.items()}
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.05)
     p5 = with_ends(rows.values(), "cosine p5")
     lost, high, low = ([1 - cosine for cosine in ends] for ends in p5)
@@ -200,7 +200,7 @@ def _write_far_ones(fig, rows) -> None:
 SPEEDS = {
     "int8_without_overhead": "the INT8 product alone",
     "vector_wise": "with ranges and rounding (vector-wise)",
-    "llm_int8": "with outliers taken apart as well (LLM.int8)",
+    "llm_int8": "with outliers computed separately (LLM.int8)",
 }
 """Column of `llm_int8.csv` -> what is timed."""
 
@@ -210,9 +210,9 @@ def published_speeds():
     rows = read_published("llm_int8")
     widths = [row["d_model"] for row in rows]
     series = {tr(name): [row[key] for row in rows] for key, name in SPEEDS.items()}
-    meta = {tr("{what}, {width} wide", what=n, width=widths[0]): v[0] for n, v in series.items()}
-    title = tr("One feed-forward layer on a GPU, INT8 over fp16 (published; dashed: fp16)")
-    axes = "d_model", tr("speed over fp16")
+    meta = {tr("{what}, width {width}", what=n, width=widths[0]): v[0] for n, v in series.items()}
+    title = tr("One feed-forward layer on a GPU, speed of INT8 / fp16 (published; dashed: fp16)")
+    axes = "d_model", tr("speed / fp16")
     fig = pictures.line(widths, series, title, *axes, log_x=True, meta=meta)
     return mark(fig, y=1).update_layout(legend=legend("below"))
 
@@ -221,8 +221,8 @@ def engines():
     """Size, time on both kinds of CPU, and 1 - least cosine, by engine."""
     record, shape, newest = measure.record(), measure.SHAPE, measure.recorded_engines()
     n = record["settings"]["n_test"]
-    titles = [tr("size over fp32"), tr("time over fp32"), tr("1 - cosine, worst of {n}", n=n)]
-    text = "Nine engines (recorded): 16 texts of 128 tokens, threads: {n} (dashed: 60% less)"
+    titles = [tr("size / fp32"), tr("time / fp32"), tr("1 - cosine, worst of {n} texts", n=n)]
+    text = "Nine engines (recorded): 16 texts of 128 tokens, {n} threads (dashed: 60% less time)"
     title = tr(text, n=record["threads"])
     fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.04)
     names = [tr(name).replace("，", "，<br>").replace(", ", ",<br>") for name in newest]
@@ -238,7 +238,7 @@ def engines():
         fig.add_scatter(x=times, error_x=error_bars(times, *ends), row=1, col=2, **look)
         lost = [max(1 - row["cosine min"], 5e-5) for row in rows.values()]  # recorded to 1e-4
         fig.add_scatter(x=lost, row=1, col=3, showlegend=False, **look)
-        meta[tr("OpenVINO INT8 over fp32, {cpu}", cpu=tr(label))] = rows["OpenVINO INT8"][shape]
+        meta[tr("time, OpenVINO INT8 / fp32, {cpu}", cpu=tr(label))] = rows["OpenVINO INT8"][shape]
     fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(range=[0, 1.05], col=1)
     fig.update_xaxes(**log_ticks([0.25, 0.5, 1, 2, 4, 8]), range=[-0.8, 1], col=2)
@@ -249,10 +249,10 @@ def engines():
 
 def linear_forms(forms: dict[str, Comparison]):
     """One layer's forms as points with their intervals, by whether they differ; 1 is fp32."""
-    title, x_title = tr("Short numbers in one linear layer"), tr("time over fp32 (dashed: 1)")
+    title = tr("Low-precision arithmetic in one linear layer")
     ratios = {form: times.ratios[form] for form, times in forms.items()}
     meta = {tr(form): ratio.mean for form, ratio in ratios.items()}
-    fig = pictures.blank(title, x_title, meta=meta)
+    fig = pictures.blank(title, tr("time / fp32 (dashed: 1)"), meta=meta)
     words = {"faster": 2, "slower": 1, "within the noise": 6}  # and their colours
     for dash, (word, i) in enumerate(words.items()):
         chosen = [f for f, times in forms.items() if measure.difference(times, f) == word]

@@ -75,9 +75,9 @@ def form_rows() -> list[dict]:
     return [
         {
             "INT8 linear layers": form,
-            "cosine, p5": interval_text(row, "cosine p5", 4),
-            "cosine, min": f"{row['cosine min']:.4f}",
-            "MRR less fp32's": interval_text(row, "mrr less fp32", 4),
+            "cosine, 5th percentile": interval_text(row, "cosine p5", 4),
+            "cosine, minimum": f"{row['cosine min']:.4f}",
+            "MRR minus fp32's": interval_text(row, "mrr less fp32", 4),
         }
         for form, row in recorded_forms().items()
     ]
@@ -128,9 +128,8 @@ def recorded_engines(vnni: bool | None = None) -> dict[str, dict]:
 
 def recorded_times(name: str, shape: str = SHAPE) -> dict[str, str]:
     """An engine's time over fp32's on both kinds of CPU."""
-    return {
-        label: interval_text(recorded_engines(vnni)[name], shape) for vnni, label in CPUS.items()
-    }
+    rows = {cpu: recorded_engines(vnni)[name] for vnni, cpu in CPUS.items()}
+    return {f"time / fp32, {cpu}": interval_text(row, shape) for cpu, row in rows.items()}
 
 
 def engine_rows() -> list[dict]:
@@ -138,10 +137,10 @@ def engine_rows() -> list[dict]:
     return [
         {
             "engine": name,
-            "size over fp32": row["size"],
+            "size / fp32": row["size"],
             **recorded_times(name),
-            "cosine, p5": row["cosine p5"],
-            "cosine, min": row["cosine min"],
+            "cosine, 5th percentile": row["cosine p5"],
+            "cosine, minimum": row["cosine min"],
             "MRR": row["mrr"],
         }
         for name, row in recorded_engines().items()
@@ -176,7 +175,7 @@ def time_rows(live: dict[str, Engine], repeats: int = 9) -> list[dict]:
         label = "fp32 eager, again (A/A)" if name == experiment.FP32 else name
         here = {"ratio": ratio.mean} | experiment.interval("ratio", ratio)
         row = {"engine": label} | recorded_times(name, SHAPE_HERE)
-        rows.append(row | {"this CPU (measured)": interval_text(here, "ratio")})
+        rows.append(row | {"time / fp32, this CPU (measured)": interval_text(here, "ratio")})
     return rows
 
 
@@ -196,10 +195,10 @@ def quality_rows(qualities: dict[str, tuple[dict, dict]]) -> list[dict]:
     return [
         {
             "engine": name,
-            "size over fp32": row["size"],
+            "size / fp32": row["size"],
             "cosine, mean": row["cosine mean"],
-            "cosine, p5": row["cosine p5"],
-            "cosine, min": row["cosine min"],
+            "cosine, 5th percentile": row["cosine p5"],
+            "cosine, minimum": row["cosine min"],
             "MRR": row["mrr"],
             "MRR, fp32": row["mrr fp32"],
             "kind": kind,
@@ -219,18 +218,18 @@ def compare_ranks(engine: Engine, n_docstrings: int) -> dict[str, Estimate]:
     theirs, ours = (evaluate.reciprocal_ranks(*pair) for pair in (exact, other))
     cosine = F.cosine_similarity(exact[0], other[0], dim=-1)
     return {
-        "cosine to fp32, p5": experiment.percentile(cosine.numpy()),
-        "same code found first (%)": bootstrap(100.0 * (firsts[0] == firsts[1]).numpy()),
+        "cosine to fp32, 5th percentile": experiment.percentile(cosine.numpy()),
+        "same top result (%)": bootstrap(100.0 * (firsts[0] == firsts[1]).numpy()),
         "MRR, fp32": bootstrap(theirs),
         "MRR, INT8": bootstrap(ours),
-        "MRR, INT8 less fp32, text by text": bootstrap(ours - theirs),
+        "MRR, INT8 minus fp32 (paired by text)": bootstrap(ours - theirs),
     }
 
 
 # --- OpenVINO's operators --------------------------------------------------------------------
 
-PRODUCTS, ATTENTION = "the linear layers' products, in integers", "attention's own products, fp32"
-DIVISIONS, REST = "smoothing's divisions and rounding to codes", "everything else"
+PRODUCTS, ATTENTION = "linear layers' matrix products, INT8", "attention's matrix products, fp32"
+DIVISIONS, REST = "divisions for smoothing, rounding to codes", "everything else"
 
 
 def openvino_profiler(path: Path) -> Callable[..., dict[tuple[str, str], float]]:
@@ -288,7 +287,7 @@ def linear_rows(forms: dict[str, bench.Comparison]) -> list[dict]:
     return [
         {
             "form": form,
-            "time over fp32": times.ratios[form].mean,
+            "time / fp32": times.ratios[form].mean,
             "interval, low": times.ratios[form].low,
             "interval, high": times.ratios[form].high,
             "A/A band (±%)": 100 * times.band,

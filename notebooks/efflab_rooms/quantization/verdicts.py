@@ -22,13 +22,13 @@ from efflab.model import Transformer
 # --- int8-size -------------------------------------------------------------------------------
 
 STORED = {
-    "linear": ("linear maps, per channel", dict(embeddings=False, axis=0)),
-    "all": ("linear maps and tables, per channel", dict(axis=0)),
-    "groups": ("linear maps and tables, groups of 32", dict(group_size=32)),
+    "linear": ("linear layers, per channel", dict(embeddings=False, axis=0)),
+    "all": ("linear layers and embeddings, per channel", dict(axis=0)),
+    "groups": ("linear layers and embeddings, groups of 32", dict(group_size=32)),
 }
 """Key of a file -> what it stores in few bits, and how that is quantized."""
-FILE = "{model} in 8 bits ({stored}): bytes saved of fp32's"
-HALF = "{model} in 8 bits ({stored}): bytes saved of fp16's"
+FILE = "{model} in 8 bits ({stored}): bytes saved relative to fp32"
+HALF = "{model} in 8 bits ({stored}): bytes saved relative to fp16"
 TABLES = "embedding tables' share of MiniLM-L6's parameters"
 MINILM = "MiniLM-L6"
 SHAPES = {
@@ -40,12 +40,12 @@ SHAPES = {
 
 
 def parts(model: Transformer) -> dict[str, int]:
-    """Parameters by what quantization does to them: linear maps, tables, and the rest."""
+    """Parameters by what quantization does to them: linear layers, embeddings, and the rest."""
     matrices = (packed.weight_matrices(model, embeddings=also) for also in (False, True))
     n_linear, n_both = (sum(w.numel() for w in group.values()) for group in matrices)
     return {
-        "linear maps": n_linear,
-        "tables (token, position, type)": n_both - n_linear,
+        "linear layers": n_linear,
+        "embeddings (token, position, type)": n_both - n_linear,
         "biases and norms": sum(p.numel() for p in model.parameters()) - n_both,
     }
 
@@ -65,13 +65,13 @@ def file_sizes(model: Transformer, bits: int = 8) -> dict[str, tuple[float, int]
 
 
 def file_rows(model: Transformer, bits: int = 8) -> list[dict]:
-    """What the model takes on disk, formula beside file: fp32, linear maps alone, tables too."""
+    """What the model takes on disk, formula beside file: fp32, linear layers, embeddings too."""
     full = 4 * sum(parts(model).values())
 
     def row(name: str, formula: float, size: int | None, kind: str) -> dict:
         share = (formula if size is None else size) / full
         megabytes = {"formula (MB)": formula / 1e6, "file (MB)": size and size / 1e6}
-        shares = {"of fp32": share, "smaller by (%)": 100 - 100 * share}
+        shares = {"size / fp32": share, "smaller by (%)": 100 - 100 * share}
         return {"stored": name, **megabytes, **shares, "kind": kind}
 
     sizes = file_sizes(model, bits)
@@ -107,7 +107,7 @@ def size_evidence(
     `shape_savings`."""
     full = 4 * sum(parts.values())
     smaller = {key: round(100 - 100 * size / full, 3) for key, (_, size) in sizes.items()}
-    tables = 100 * parts["tables (token, position, type)"] / sum(parts.values())
+    tables = 100 * parts["embeddings (token, position, type)"] / sum(parts.values())
     half = 100 - 2 * (100 - smaller["all"])
     evidence = [
         Evidence("table-share", TABLES, tables, "%"),
@@ -126,9 +126,9 @@ def int8_size(evidence) -> Outcome:
     """Whether 8 bits make a model's file 75 % smaller."""
     share = by_id(evidence)["table-share"].value
     remarks = {
-        "linear": "{share}% of this model are embedding tables, which torch's tools leave in "
-        "floats; a model with large layers has few of them",
-        "tables": "smaller than fp32, in which few models are kept today",
+        "linear": "{share}% of this model's parameters are in embedding tables, which torch's "
+        "tools leave in floating point; in models with large layers, that share is small",
+        "tables": "relative to fp32, in which few models are stored today",
     }
     return judge("int8-size", evidence, remarks=remarks, values={"share": f"{share:.0f}"})
 
@@ -149,10 +149,10 @@ WAYS = {
     ranges.SEVEN: "seven-bits",
 }
 """Every recorded way to adjust the range, calibrated ones first: id of its evidence."""
-CHANGE = "{way}: MRR against fp32's (interval by text, widened to hold for all {n} ways)"
-CONTROL = "control, {way}: MRR against fp32's (interval by text)"
-MEAN = "{way}: MRR against fp32's, {n} functions, mean of {draws} calibrations (by function)"
-CONTROL_MORE = "control, {way}: MRR against fp32's, {n} functions (interval by function)"
+CHANGE = "{way}: MRR change from fp32 (interval by text, widened to hold for all {n} ways)"
+CONTROL = "control, {way}: MRR change from fp32 (interval by text)"
+MEAN = "{way}: MRR change from fp32, {n} functions, mean of {draws} calibrations (by function)"
+CONTROL_MORE = "control, {way}: MRR change from fp32, {n} functions (interval by function)"
 COSINE = "{way}: cosine to fp32, 5th percentile (interval by text)"
 SHARE = 0.01
 
@@ -191,7 +191,7 @@ def accuracy_evidence(
 
 
 def _change(id: str, name: str, row: Mapping, n_intervals: int, **values) -> Evidence:
-    """MRR less fp32's in per cent of fp32's.
+    """MRR minus fp32's in per cent of fp32's.
 
     Its 95 % interval over the texts is as wide as each of `n_intervals` needs to be for 95 % of
     all together (Bonferroni, normal).

@@ -89,10 +89,10 @@ def window_cost(window_size=128, seq_len=2**14, causal=False):
     pairs = visible_pairs(seq_len, window_size, causal)
     share, fewer = pairs / seq_len**2, seq_len**2 / pairs
     meta = dict(pairs=pairs, fewer=fewer, gflops=gflops(pairs), share=share)
-    template = "{n} tokens, window {w}: {p} % of the pairs, {x} times less arithmetic"
+    template = "{n} tokens, window {w}: {p}% of the pairs, {x} times less arithmetic"
     percent, times = number(100 * share), number(fewer)
     title = tr(template, n=number(seq_len), w=number(window_size), p=percent, x=times)
-    titles = [tr("what is visible"), tr("arithmetic (computed)")]
+    titles = [tr("visible pairs"), tr("arithmetic (computed)")]
     fig = panels(titles, title, meta=meta, column_widths=[0.42, 0.58])
     add_mask(fig, coarse_mask(seq_len, window_size, causal), gap=0, row=1, col=1)
     step = seq_len / PIXELS
@@ -130,7 +130,7 @@ def growth_figure(costs: list[measure.Costs], written: list[float]):
     times = {name: [1e3 * c.times[name].median for c in costs] for name in names}
     memory = {name: [c.mib[name] for c in costs] for name in names} | {measure.WRITTEN: written}
     titles = [tr("time (ms)"), tr("memory beyond q, k, v (MiB)")]
-    fig = panels(titles, tr("Time and memory over the length: the slope is the exponent"))
+    fig = panels(titles, tr("Time and memory against length: the slope is the exponent"))
     for column, series in enumerate((times, memory), start=1):
         for i, (name, y) in enumerate(series.items()):
             once = column == 1 or name not in times
@@ -191,7 +191,7 @@ def bias_picture(window_size: int = 4):
     index = relative_position_index(window_size)
     rows = (2 * window_size - 1) ** 2
     meta = {tr("pairs"): index.numel(), tr("table rows"): rows}
-    title = tr("{n} pairs of pixels read {m} learned numbers a head", n=index.numel(), m=rows)
+    title = tr("{n} pairs of pixels read {m} learned numbers per head", n=index.numel(), m=rows)
     axes, bar = (tr("key pixel"), tr("query pixel")), tr("table row")
     return heatmap(index, title, *axes, square=True, meta=meta, bar_title=bar)
 
@@ -210,8 +210,8 @@ def talk_picture():
     maps = {tr(name): measure.pixel_changes(shifts) > 1e-6 for name, shifts in STACKS.items()}
     counts = {name: int(change.sum()) for name, change in maps.items()}
     titles = [tr("the digit")]
-    titles += [f"{name}<br>{tr('{n} of 64 hear it', n=n)}" for name, n in counts.items()]
-    fig = panels(titles, tr("One changed pixel: who hears of it?"), meta=counts)
+    titles += [f"{name}<br>{tr('{n} of 64 change', n=n)}" for name, n in counts.items()]
+    fig = panels(titles, tr("One changed pixel: which outputs change?"), meta=counts)
     y, x = measure.PIXEL
     cross = dict(symbol="x", size=9, color=colours.VERMILION)
     for column, image in enumerate([digits()[0][0], *maps.values()], start=1):
@@ -236,8 +236,8 @@ def recall_figure(windows: dict[int, Estimate], full: dict[int, float], reach: i
     """Accuracy over the distance, with the reach of the window's stack and chance."""
     shares = [share.mean for share in windows.values()]
     series = {tr("windows"): shares, tr("full attention"): list(full.values())}
-    title = tr("Recall over the distance of the answer")
-    axes = (tr("distance of the answer (tokens)"), tr("accuracy"))
+    title = tr("Recall against distance to the answer")
+    axes = (tr("distance to the answer (tokens)"), tr("accuracy"))
     meta = {str(distance): round(share, 2) for distance, share in zip(windows, shares, strict=True)}
     fig = line(list(windows), series, title, *axes, meta=meta)
     ends = zip(*((share.low, share.high) for share in windows.values()), strict=True)
@@ -259,12 +259,12 @@ def bigbird_cost(n_global=2, n_window=3, n_random=3, n_blocks=64):
     unreached, share = int((distance < 0).sum()), float(layout.float().mean())
     furthest = -1 if unreached else int(distance.max())
     meta = dict(share=share, furthest=furthest, unreached=unreached, blocks=int(layout.sum()))
-    words = tr("every block hears every other within {n} layers", n=furthest)
+    words = tr("every block reaches every other within {n} layers", n=furthest)
     if unreached:
         per_cent = number(100 * unreached / len(distance))
-        words = tr("{p} % of the blocks never hear each other", p=per_cent)
-    title = tr("{p} % of full attention's blocks; {words}", p=number(100 * share), words=words)
-    titles = [tr("layout: {n} blocks", n=n_blocks), tr("layers until one block hears another")]
+        words = tr("{p}% of block pairs are never connected", p=per_cent)
+    title = tr("{p}% of full attention's blocks; {words}", p=number(100 * share), words=words)
+    titles = [tr("layout: {n} blocks", n=n_blocks), tr("layers for one block to reach another")]
     fig = panels(titles, title, meta=meta, column_widths=[0.45, 0.55])
     add_mask(fig, layout, row=1, col=1)
     _add_distances(fig, distance)
@@ -277,7 +277,7 @@ def _add_distances(fig, distance: torch.Tensor, last: int = 8) -> None:
     never, _, *counts = torch.bincount(distance.clamp(max=last) + 1, minlength=last + 2).tolist()
     names = [*(str(n) for n in range(1, last)), f"{last}+", tr("never")]
     per_cent = [100 * n / len(distance) for n in (*counts, never)]
-    look = dict(text=[f"{p:.0f} %" if p else "" for p in per_cent], textposition="outside")
+    look = dict(text=[f"{p:.0f}%" if p else "" for p in per_cent], textposition="outside")
     look |= dict(textangle=0, marker_color=COLOURS[0], showlegend=False)
     fig.add_bar(x=names, y=per_cent, **look, row=1, col=2)
     fig.update_xaxes(type="category", title_text=tr("layers"), row=1, col=2)

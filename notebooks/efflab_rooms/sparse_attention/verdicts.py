@@ -10,34 +10,36 @@ from efflab.structure.pairs import computed_pairs
 from efflab_rooms.sparse_attention import measure
 
 TIMES = {
-    "window-time": (measure.WINDOW, "exponent of a window's time over the length (of the fit)"),
-    "swin-time": (measure.SWIN, "exponent of Swin's time over the length (of the fit)"),
-    "bigbird-time": (measure.BIGBIRD, "exponent of BigBird's time over the length (of the fit)"),
-    "full-time": (measure.FULL, "exponent of full attention's time over the length (control)"),
+    "window-time": (measure.WINDOW, "fitted exponent of the window's time in the length"),
+    "swin-time": (measure.SWIN, "fitted exponent of Swin's time in the length"),
+    "bigbird-time": (measure.BIGBIRD, "fitted exponent of BigBird's time in the length"),
+    "full-time": (measure.FULL, "fitted exponent of full attention's time in the length (control)"),
 }
 PAIRS = {
-    "window-pairs": "exponent of the pairs that a window computes, last doubling",
-    "swin-pairs": "exponent of the pairs that Swin computes, last doubling",
-    "bigbird-pairs": "exponent of the pairs that BigBird computes, last doubling",
-    "full-pairs": "exponent of the pairs of full attention, last doubling (control)",
+    "window-pairs": "exponent of the pairs a window computes, over the last doubling",
+    "swin-pairs": "exponent of the pairs Swin computes, over the last doubling",
+    "bigbird-pairs": "exponent of the pairs BigBird computes, over the last doubling",
+    "full-pairs": "exponent of the pairs full attention computes, over the last doubling (control)",
 }
 RECALLS = {
-    "recall-within": "recall at {tokens} tokens, the reach of all windows (by text and seed)",
-    "recall-beyond": "recall at {tokens} tokens, beyond that reach (by text and seed)",
-    "recall-full": "recall at {tokens} tokens with full attention (by text)",
-    "recall-global": "recall at {tokens} tokens with a global block (by text)",
+    "recall-within": "recall at {tokens} tokens, the reach of the stacked windows "
+    "(interval over texts and seeds)",
+    "recall-beyond": "recall at {tokens} tokens, beyond that reach (interval over texts and seeds)",
+    "recall-full": "recall at {tokens} tokens with full attention (interval over texts)",
+    "recall-global": "recall at {tokens} tokens with a global block (interval over texts)",
 }
 TRAINED = {
-    "window-trained": "bits per byte over the model as shipped: a window of 64, trained on",
-    "window-untrained": "the same, not trained on (control)",
-    "full-trained": "bits per byte over the model as shipped: full attention, trained on",
-    "trained-alike": "the window over full attention, both trained on",
+    "window-trained": "bits per byte above the shipped model: window of 64, trained further",
+    "window-untrained": "bits per byte above the shipped model: window of 64, not trained further "
+    "(control)",
+    "full-trained": "bits per byte above the shipped model: full attention, trained further",
+    "trained-alike": "bits per byte: window minus full attention, both trained further",
 }
 REMARK = (
-    "the price is range: on our model of three layers with windows of 8, recall is {within}% at "
+    "the price is range: on our three-layer model with windows of 8, recall is {within}% at "
     "{reach} tokens, the stack's reach, and {beyond}% at {next}, where full attention has {full}% "
-    "and chance {chance}%; with a global block and no window, only its own block of 4, it is "
-    "{with_global}% at {far}"
+    "and chance {chance}%; with a global block and no window (each token also sees its own block "
+    "of 4), it is {with_global}% at {far}"
 )
 
 

@@ -26,12 +26,12 @@ def growth():
     rows = {row["model"]: row for row in measure.growth_rows()}
     bert, palm, llama = (rows[name] for name in ("BERT-large", "PaLM", "Llama 3.1 405B"))
     meta = {
-        tr("parameters doubled every (months), BERT-large to PaLM"): doubling_months(bert, palm),
-        tr("parameters, Llama 3.1 405B over PaLM"): llama["params"] / palm["params"],
-        tr("training compute, Llama 3.1 405B over PaLM"): llama["flops"] / palm["flops"],
+        tr("doubling time of parameters (months), BERT-large to PaLM"): doubling_months(bert, palm),
+        tr("parameters, Llama 3.1 405B / PaLM"): llama["params"] / palm["params"],
+        tr("training compute, Llama 3.1 405B / PaLM"): llama["flops"] / palm["flops"],
     }
     titles = [tr("parameters (published)"), tr("training FLOPs (computed: 6 P T)")]
-    title = tr("Dense models, to July 2024: size stood still from 2022 on, compute did not")
+    title = tr("Dense models to July 2024: since 2022 size has stood still, compute has not")
     fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.1)
     for column, what in enumerate(("params", "flops"), start=1):
         points = [row for row in rows.values() if row[what]]
@@ -85,7 +85,7 @@ def where_it_goes(seq_len=512, model="bert-base", device="A100 80GB SXM", fused=
         "milliseconds": 1e3 * total,
         "scores_time_share": seconds["scores"] / total,
     }
-    titles = [tr("least time by part (computed)"), tr("n² share of the layers' FLOPs")]
+    titles = [tr("minimum time (computed)"), tr("n² share of the layers' FLOPs")]
     spacing = dict(column_widths=[0.42, 0.58], horizontal_spacing=0.13)
     title = _title(model, device, seq_len, total, roofs)
     fig = pictures.panels(titles, title, meta=meta, **spacing)
@@ -105,7 +105,7 @@ def _title(model: str, device: str, seq_len: int, seconds: float, roofs: Device)
     n_bytes = 2 * cost.num_params(PRESETS[model])
     if roofs.memory_bytes is None or n_bytes <= roofs.memory_bytes:
         return title
-    no_room = tr("(its {gb} GB of weights do not fit into one of these)", gb=number(n_bytes / 1e9))
+    no_room = tr("(its {gb} GB of weights do not fit on one device)", gb=number(n_bytes / 1e9))
     return f"{title}<br>{no_room}"
 
 
@@ -154,7 +154,7 @@ CROSSING_MODELS = {
 SYMBOLS = {
     "square-open": "the model's own longest input",
     "circle": "scores = feed-forward",
-    "diamond": "scores = all else in the layers",
+    "diamond": "scores = everything else in the layers",
 }
 
 
@@ -230,7 +230,7 @@ def layer_times(config: ModelConfig, times: dict):
         tr("measured crossing, {part} (tokens)", part=tr(part)): measure.crossing(times, part).mean
         for part in ("fused", "unfused")
     }
-    title = tr("One layer of {C} channels: measured here", C=config.d_model)
+    title = tr("One layer of {C} channels (measured)", C=config.d_model)
     axes = (tr("sequence length (tokens)"), tr("time (ms)"))
     layout = dict(meta=meta, height=430, legend=legend("below"))
     fig = pictures.loglog(list(times), series, title, *axes, **layout)

@@ -124,9 +124,9 @@ def gap_rows(profile: Profile, device: Device) -> list[dict]:
         added = (seconds[name] - least[name]) / profile.seconds
         row = {
             "work": name,
-            "least, by the roofline (ms, computed)": 1e3 * least[name],
-            "taken (ms)": 1e3 * seconds[name],
-            "what it adds, of the pass": f"{round(100 * added)}%",
+            "roofline minimum (ms, computed)": 1e3 * least[name],
+            "measured (ms)": 1e3 * seconds[name],
+            "excess, % of the pass": f"{round(100 * added)}%",
         }
         rows.append(row)
     return rows

@@ -13,17 +13,16 @@ MODELS = {
     "gpt3": ("GPT-3 175B", PRESETS["gpt3-175b"]),
 }
 SEQUENCES = 64  # decoded side by side
-CROSSING = "{model}: tokens from which n² is over half of a layer's FLOPs"
+CROSSING = "{model}: tokens beyond which n² exceeds half of a layer's FLOPs"
 SHARE = "{model}, {n} tokens: n² share of a layer's FLOPs"
 DECODING = (
-    "{model}, decoding {batch} sequences: tokens from which a layer's cache exceeds its weights"
+    "{model}, decoding {batch} sequences: length beyond which a layer's cache exceeds its weights"
 )
-CLOCK = "{channels} channels, fused: tokens at half of the time over half of the FLOPs (by repeat)"
-UNFUSED = "192 channels, unfused: tokens at half of the time over half of the FLOPs (by repeat)"
+CLOCK = "{channels} channels, fused: crossing length by time / by FLOPs (by repeat)"
+UNFUSED = "192 channels, unfused: crossing length by time / by FLOPs (by repeat)"
 IN_DECODING = (
-    "writing token by token from a cache of keys and values shares the FLOPs out alike, but there "
-    "bytes decide: with {batch} sequences side by side, GPT-3's cache outweighs its layers from "
-    "{n} tokens on"
+    "decoding with a cache splits the FLOPs the same way, but bytes decide there: with {batch} "
+    "sequences of more than {n} tokens, GPT-3's cache exceeds its layers' weights"
 )
 
 

@@ -6,7 +6,7 @@ from efflab.experiments import dynamic_attention_2 as used_range
 from efflab.experiments.record import read_record
 from efflab_rooms.dynamic_attention import verdicts
 
-REACHES = {"DynamicConv": (14, 14), "adaptive span, by token (untrained)": (70, 61)}
+REACHES = {"DynamicConv": (14, 14), "adaptive span per token (untrained)": (70, 61)}
 RANGES = {
     "dynamic": [1.1, 0.9, 1.2, 1.0],
     "untrained": [0.0, 0.1, 0.0, 0.1],
@@ -69,6 +69,6 @@ def test_in_the_record_the_control_alone_fails():
     _, part = verdicts.dynamic_attention(recorded()).parts
     assert part.basis == "registered"
     assert part.decisions == {"range-over-untrained": "holds", "range-attention": "does not hold"}
-    assert "a control does not show what it has to" in part.reason
+    assert "a control does not show what it must" in part.reason
     said = part.remark.format(**part.values)
     assert "attention, the control, moves by 0.679 tokens" in said

@@ -14,7 +14,7 @@ from efflab_rooms.quantization import verdicts
 def size(linear=35.4, both=74.65, bert=74.8, gpt2=74.8):
     """Evidence of files, and of shapes, that are so many per cent smaller."""
     smaller = {"linear": linear, "all": both, "groups": both - 3}
-    parts = {"tables (token, position, type)": 50, "linear maps": 50}
+    parts = {"embeddings (token, position, type)": 50, "linear layers": 50}
     full = 4 * sum(parts.values())
     files = {key: (0, full - full * share / 100) for key, share in smaller.items()}
     shapes = {"bert-base": bert, "gpt2": gpt2, "gpt3-175b": 74.7}
