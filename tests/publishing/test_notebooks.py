@@ -153,6 +153,30 @@ def test_stored_outputs_are_clean(number, language):
     assert size < 4e6, f"{size / 1e6:.1f} MB: fewer points in the figures?"
 
 
+def width(text, full, letter):
+    """Pixels of a text by its letters' average width; `full`: a Chinese letter's."""
+    return sum(full if has_chinese(one) else letter for one in re.sub("<[^>]*>", "", text))
+
+
+def title_end(figure):
+    """Where a figure's title ends, in pixels; it begins right of the labels of its rows."""
+    layout = figure["layout"]
+    rows = [y for trace in figure["data"] for y in trace.get("y", []) if isinstance(y, str)]
+    labels = [line for row in rows for line in row.split("<br>")]
+    left = max([layout.get("margin", {}).get("l", 60), *(width(x, 12, 6.7) for x in labels)])
+    lines = layout.get("title", {}).get("text", "").split("<br>")
+    return left + max(width(line, 14, 7.3) for line in lines)
+
+
+@pytest.mark.parametrize(("number", "language"), BOTH)
+def test_no_title_is_cut(number, language):
+    outputs = [o for c in built(number, language).cells for o in c.get("outputs", [])]
+    figures = [o.data[PLOTLY] for o in outputs if PLOTLY in o.get("data", {})]
+    assert figures
+    for figure in figures:
+        assert title_end(figure) <= figure["layout"].get("width", 720), figure["layout"]["title"]
+
+
 def imports(cells):
     """{name: object} of what the code cells import."""
     names = {}

@@ -179,7 +179,7 @@ def _log_axes(fig):
 def game(mine: dict | None = None):
     """File size, with the limit, and bits per byte of each entry, the best on top."""
     entries = measure.entries(mine)
-    best, title = entries[0], tr("The budget game: at most 2 MB, best bits per byte, then fastest")
+    best, title = entries[0], tr("The budget game: the best model in 2 MB")
     meta = {tr("best: bits per byte"): best["bits"], tr("best: size (MB)"): best["n_bytes"] / 1e6}
     titles = tr("file size (MB)"), tr("bits per byte (lower is better)")
     fig = panels(titles, title, meta=meta, shared_yaxes=True)

@@ -162,7 +162,7 @@ def forms():
     rows = verdicts.recorded_forms()
     n_texts = read_record(ranges.NAME)["settings"]["n_test"]
     titles = [tr("1 - cosine, 5th percentile of {n} texts", n=n_texts), tr("MRR minus fp32's")]
-    title = tr("Ten ways to adjust the range, and a control (recorded; dashed: 1% less MRR)")
+    title = tr("Adjusting the range, ten ways (recorded; dashed: 1% less MRR)")
     meta = {tr("MRR minus fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in rows.items()}
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.05)
     p5 = with_ends(rows.values(), "cosine p5")
@@ -222,7 +222,7 @@ def engines():
     record, shape, newest = measure.record(), measure.SHAPE, measure.recorded_engines()
     n = record["settings"]["n_test"]
     titles = [tr("size / fp32"), tr("time / fp32"), tr("1 - cosine, worst of {n} texts", n=n)]
-    text = "Nine engines (recorded): 16 texts of 128 tokens, {n} threads (dashed: 60% less time)"
+    text = "Nine engines (recorded): 16 texts of 128 tokens, {n} threads (dashed: 0.4)"
     title = tr(text, n=record["threads"])
     fig = panels(titles, title, shared_yaxes=True, horizontal_spacing=0.04)
     names = [tr(name).replace("，", "，<br>").replace(", ", ",<br>") for name in newest]
