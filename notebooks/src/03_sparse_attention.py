@@ -408,9 +408,9 @@ show(figures.recall_figure(windows, full_recall, reach=8 * measure.N_LAYER))
 # Too few training steps also make a cliff, *inside* the reach, which is easily mistaken for the
 # window's limit: try `measure.recall(narrow, n_steps=200, seed=seed)`.
 #
-# **Real text.** In `stdlib-gpt` we replace full attention with windows, without retraining. Bits
-# per byte on the board's 16 held-out excerpts show what it loses; the interval (95%) is that of the
-# difference from the shipped model on the same excerpts.
+# **Real text.** In `stdlib-gpt` we replace full attention with windows, without retraining. The
+# board's 16 held-out excerpts show how many bits per byte it loses; the interval (95%) is that of
+# the difference from the shipped model on the same excerpts.
 
 # %% [markdown] tags=["zh"]
 # 断崖正好出现在感受野的边界：距离 24 时答案还能传到，距离 25 时模型只能猜。训练再久也没有用，因为没有通路；
@@ -483,8 +483,8 @@ table(rows_trained, kind="recorded", digits=3)
 # Longformer's window of 512 (as the paper counts: 256 on each side) was as wide as all that RoBERTa
 # had seen. After 2,000 steps of 262,144 tokens each (in all 1,280 times what our 200 steps read),
 # on texts of 4,096 tokens, its loss was below RoBERTa's. (The window of 64 without
-# further training, the first row, costs 0.406 on the record's excerpts, drawn at random. The same
-# model costs 0.45 on the board's 16, evenly spaced, and 0.36 on the 8 of exercise 05-4.)
+# further training, the first row, costs 0.406 bits per byte on the record's excerpts, drawn at
+# random. The same model costs 0.45 on the board's 16, evenly spaced, and 0.36 on the 8 of exercise 05-4.)
 
 # %% [markdown] tags=["zh"]
 # 窗口造成的损失补回了三分之二，而 FLOPs 少五分之一（第 14 篇有计数；若只计可见的配对，则少八分之一）。200 步之后还差三分之一，

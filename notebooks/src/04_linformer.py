@@ -213,8 +213,8 @@ show(figures.spectrum_figure(values))
 # singular values themselves, which gives larger ranks than squares). On the whole, that holds here
 # too: in the last layers, a handful of directions hold nine tenths of the energy in most heads. But
 # "attention is low-rank" is an average. In the first three layers, most heads need few directions
-# too, but several heads need a quarter of all directions or more, and one nearly all. Layer 5 has
-# such a head as well: it needs 35 of 128 directions. A head that looks only at each token's
+# too, but several heads need a quarter of all directions or more, and one nearly all. Layer 5
+# also has one head that needs over a quarter: 35 of 128 directions. A head that looks only at each token's
 # neighbour, for instance, has a shifted identity matrix: its rank is n - 1, and all of its n - 1
 # singular values are equally large.
 #

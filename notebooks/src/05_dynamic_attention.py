@@ -582,7 +582,7 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # is what so many steps leave, not what the heads need. More steps would shorten it, at a price that
 # is not measured here.
 #
-# The time need not fall either (see *time / baseline* on the board; above 1 is slower than
+# The time need not fall either (see *time (x baseline)* on the board; above 1 is slower than
 # before). At 512 tokens, attention's quadratic part is about 30% of the arithmetic in this model's
 # layers, and the fused causal kernel already skips almost half of that. The widest head of each
 # layer decides, and the soft mask itself costs something. Spans pay off in long sequences.
@@ -598,7 +598,7 @@ lab.board.add(technique="adaptive span", **points.language_point(shortened, qual
 # %% [markdown] tags=["zh"]
 # 表中是各头放弃了多少；付出的代价，要看每字节比特数与总榜第一行之差。有些头停在 20 步所能达到的最短值上，它们当时还在缩短：
 # 均值是这么多步之后剩下的跨度，不是各头真正需要的跨度。步数再多，跨度还会更短，代价如何，这里没有测。
-# 耗时也未必下降（见总榜的“耗时 / 基线”，大于 1 就是更慢）：512 个 token 时，注意力中随长度平方增长的部分约占本模型各层计算量的三成，
+# 耗时也未必下降（见总榜的“耗时（基线的倍数）”，大于 1 就是更慢）：512 个 token 时，注意力中随长度平方增长的部分约占本模型各层计算量的三成，
 # 其中近一半已被融合的因果内核跳过；每层由看得最远的头说了算，软掩码自己也要花时间。跨度的好处要到长序列里才显出来。
 #
 # ## 8 · 探索

@@ -89,7 +89,7 @@ p_game = predict("How many bits per byte does our best entry within 2 MB have?",
 # | budget | what is compared | the unchanged model |
 # |---|---|---|
 # | `latency` | time for one text of the model's full length (4,096 tokens at most) | fp32 weights, TF32 products |
-# | `memory`, `training days` | bytes per device, and days, of training with Adam | the same, 8 texts per device; for several devices, 16 bits and 512 texts per step, on one device with enough memory (`memory`: for the planner's split only; ZeRO-3 is compared with fp32 and 8 texts) |
+# | `memory`, `training days` | bytes per device, and days, of training with Adam | the same, 8 texts per device; for techniques that use several devices, 16 bits and 512 texts per step, on one device with enough memory (`memory`: for the planner's split only; ZeRO-3 is compared with fp32 and 8 texts) |
 # | `checkpoint` | bytes stored | fp32 weights |
 # | `quality` | share of the quality that is kept; a technique helps if it loses at most 1% | the same model without the technique |
 # | `decode` | time to generate one more token | weights and cache in 16 bits |
@@ -595,7 +595,8 @@ check("15-2", answer_2)
 # </details>
 
 # %% [markdown] tags=["en"]
-# **15-3 (open: beat `light-first` on latency).** On an A100, that part does not hold. Find a case in which
+# **15-3 (open: beat the verdict of `light-first` on latency).** On an A100, light structures do not come
+# first for latency, so that part does not hold. Find a case in which
 # a light structure comes first for *latency*: `answer_3 = dict(model=..., device=..., budget="latency")`,
 # with `seq_len=...` if you like.
 #
