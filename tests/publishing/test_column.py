@@ -181,7 +181,7 @@ FORGED = {
     ),
     "a reason of its own": (
         changed(*PART, "reason", to="bad luck"),
-        "big: amount: reason='bad luck': .*: 'it lies on",
+        "big: amount: reason='bad luck': .*: 'it lies outside",
     ),
     "a remark of its own": (changed(*PART, "remark", to="buy"), "big: amount: remark='buy': .*''"),
     "a registration that is none": (
