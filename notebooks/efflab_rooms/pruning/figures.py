@@ -95,7 +95,7 @@ def importance_figure():
     most = float(ratios.max())
     title = tr("Removing a head raises the loss by up to {n} times its gradient", n=number(most))
     titles = [tr("gradient with respect to its gate (10⁻³ nats)")]
-    titles += [tr("increase in loss without it (10⁻³ nats)")]
+    titles += [tr("loss increase (10⁻³ nats)")]
     meta = {tr("rank correlation"): round(order, 2), tr("largest ratio"): round(most, 1)}
     meta |= {tr("median ratio"): round(float(ratios.median()), 1)}
     fig = pictures.panels(titles, title, meta=meta, horizontal_spacing=0.12)
