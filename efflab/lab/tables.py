@@ -4,7 +4,6 @@ import numbers
 from collections.abc import Mapping, Sequence
 
 from efflab.base.alignment import align, display_width
-from efflab.base.words import Words
 from efflab.errors import require, require_one_of
 from efflab.lab.page import emit_html, render
 from efflab.lab.text import KINDS, number, tr, tr_name
@@ -49,6 +48,4 @@ def _cell(key, value, digits: int) -> str:
     if key == "kind":
         require_one_of("kind", value, KINDS)
         return tr(value)
-    if isinstance(value, Words):
-        return tr(value.template, **value.values)
     return tr_name(value) if isinstance(value, str) else number(value, digits)

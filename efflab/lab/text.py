@@ -14,6 +14,7 @@ from pathlib import Path
 from efflab.base.formats import LANGUAGES
 from efflab.base.significant import significant
 from efflab.base.toml_files import read_toml
+from efflab.base.words import Words
 from efflab.errors import require_one_of
 
 KINDS = ("measured", "computed", "simulated", "recorded", "published")
@@ -72,11 +73,13 @@ def tr(text: str, /, **values) -> str:
     """`text` in the current language, with `{name}` filled from `values`.
 
     Without a translation it stays English and is added to `missing`. A text without words ("x",
-    "%", "2^n") or already in Chinese needs none.
+    "%", "2^n") or already in Chinese needs none. `Words` bring their template and values.
 
     >>> tr("{n} tokens", n=5)
     '5 tokens'
     """
+    if isinstance(text, Words):
+        text, values = text.template, text.values
     if _language == "zh":
         translation = chinese(text)
         if translation is None and needs_translation(text):
