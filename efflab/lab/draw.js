@@ -69,7 +69,12 @@ function inward(box, panel) {
 // `plot.efflab` remembers the figure as it was asked for, and at which width it was fitted.
 async function drawFitted(plot, figure) {
   const width = parseFloat(getComputedStyle(plot).width) || Infinity;
-  if (!plot.efflab) plot.on("plotly_afterplot", () => settle(plot));
+  if (!plot.efflab) {
+    plot.on("plotly_afterplot", () => {
+      settle(plot);
+      redrawAtRest(plot);
+    });
+  }
   const mine = plot.efflab = { figure, width };
   let fitted = fit(figure, width, plot._fullLayout && look(plot));
   for (let i = 0; i < 4; i++) {
@@ -79,6 +84,21 @@ async function drawFitted(plot, figure) {
     fitted = fit(figure, width, look(plot));
     if (JSON.stringify(fitted.layout) === said) return;
   }
+}
+
+// When a size changes, JupyterLab redraws the plot as well, and between its drawing and ours plotly
+// may leave a legend at its place of the old size: once the size rests, all is drawn once more.
+const REST = 300;
+
+function redrawAtRest(plot) {
+  const { width, height } = plot._fullLayout;
+  const size = `${width} ${height}`;
+  if (plot.efflabSize === size) return;
+  clearTimeout(plot.efflabRest);
+  plot.efflabRest = setTimeout(() => {
+    plot.efflabSize = size;
+    if (plot.isConnected) window.Plotly.redraw(plot);
+  }, REST);
 }
 
 // Keeps the figures of a page fitted: those there, those to come, and all when their width changes.

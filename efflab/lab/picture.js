@@ -49,27 +49,33 @@ export default {
     let timer = 0;
     let silence = 0;
     const watch = new MutationObserver(() => describe(el.closest(".efflab-explorer") ?? el));
+    const answers = new MutationObserver(hear);
 
     function attend() {
-      const controls = el.closest(".efflab-explorer")?.querySelectorAll(".widget-inline-hbox");
-      if (!controls) return setTimeout(attend, 50); // the widget is not in the page yet
+      const explorer = el.closest(".efflab-explorer");
+      const controls = explorer?.querySelectorAll(".widget-inline-hbox");
+      const answer = explorer?.querySelector(".efflab-answer");
+      if (!answer) return setTimeout(attend, 50); // the widget is not in the page yet
+      answers.observe(answer, { subtree: true, childList: true, characterData: true });
       for (const row of controls) {
         for (const moved of ["keydown", "pointerdown", "change"]) row.addEventListener(moved, ask);
         if (!row.querySelector(".noUi-handle")) continue;
         watch.observe(row, CHANGES);
         answerTyped(row);
       }
-      describe(el.closest(".efflab-explorer"));
+      describe(explorer);
       keepFitted(el.closest(".jp-Notebook") ?? document.body);
     }
 
     // A kernel that died says nothing, and the front end starts another: a move asks who is there.
+    // The answer is the text of another widget, since the kernel's messages to this one are lost
+    // if anywidget gave it up.
     function ask() {
       if (silence) return;
       const say = () => el.closest(".efflab-explorer")?.classList.add("efflab-silent");
       silence = setTimeout(say, SILENCE);
       try {
-        model.send({});
+        model.send(performance.now()); // another text each time
       } catch {
         say(); // the front end knows that nobody is there
       }
@@ -116,14 +122,13 @@ export default {
     model.save_changes();
     attend();
     model.on("change:number", follow);
-    model.on("msg:custom", hear);
     follow(); // after a reload the plot above shows the first picture, this one the last
     return () => {
       clearTimeout(timer);
       clearTimeout(silence);
       watch.disconnect();
+      answers.disconnect();
       model.off("change:number", follow);
-      model.off("msg:custom", hear);
     };
   },
 };

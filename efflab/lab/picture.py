@@ -55,20 +55,17 @@ class Picture:
     """Shows a figure and its successors; `widget` goes into the explorer's box."""
 
     def __init__(self, figure):
-        layout = ipywidgets.Layout(min_height=_least_height(figure), width="100%")
+        layout, hidden = {"min_height": _least_height(figure), "width": "100%"}, {"display": "none"}
         self._output = ipywidgets.Output(layout=layout)
-        self._redraw = Redraw(layout=ipywidgets.Layout(display="none"))
+        self._redraw = Redraw(layout=hidden)
         self._redraw.observe(lambda change: self._show(), "absent")
+        answer = ipywidgets.HTML(layout=hidden)
+        answer.add_class("efflab-answer")
         # echo: the kernel is alive
-        self._redraw.on_msg(lambda redraw, asked, buffers: redraw.send(asked))
+        self._redraw.on_msg(lambda redraw, asked, buffers: answer.set_trait("value", str(asked)))
         self._bundle = figure_bundle(figure, png=False)
         self._show()
-        self.widget = ipywidgets.VBox([self._output, self._redraw])
-
-    @property
-    def shown(self) -> dict:
-        """The plotly JSON that the reader sees."""
-        return self._bundle[PLOTLY]
+        self.widget = ipywidgets.VBox([self._output, self._redraw, answer])
 
     def draw(self, figure) -> None:
         """Show another figure in the same place, adjusting its height."""

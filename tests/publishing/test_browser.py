@@ -178,10 +178,11 @@ def outputs_of(path):
     return [o for cell in nbformat.read(path, as_version=4).cells for o in cell.outputs]
 
 
-def test_a_kernel_that_is_silent_or_died_is_told(lab, chromium, lab_folder):
+@pytest.mark.parametrize("script", ["", NO_PATIENCE], ids=["page at rest", "busy page"])
+def test_a_kernel_that_is_silent_or_died_is_told(script, lab, chromium, lab_folder):
     cell = v4.new_code_cell(f"import os\nprint('process', os.getpid())\n{TOY}")
     nbformat.write(v4.new_notebook(cells=[cell]), lab_folder / "died.ipynb")
-    with opened_and_run("died.ipynb", 1, "died", lab, chromium) as page:
+    with opened_and_run("died.ipynb", 1, "died", lab, chromium, script) as page:
         explorer, first = page.locator(EXPLORER), first_numbers(page, 0)
         move_slider(explorer)
         see_other_numbers(page, 0, first)
@@ -260,6 +261,15 @@ def test_words_of_figures_without_sliders_fit_any_width(number, language, drawin
         title = figure["layout"]["title"]["text"]
         for width in OUTPUTS:
             assert (title, width, drawing.evaluate(FIT, [figure, width])) == (title, width, [])
+
+
+def test_what_plotly_left_at_an_old_place_is_drawn_again_once_the_size_rests(drawing):
+    lines = [{"name": name, "y": [1, 2]} for name in "ab"]
+    drawing.evaluate(FIT, [{"data": lines, "layout": {"height": 300, "title": {"text": "t"}}}, 592])
+    legend, place = drawing.locator(".legend"), "node => node.getAttribute('transform')"
+    right = legend.evaluate(place)
+    legend.evaluate("node => node.setAttribute('transform', 'translate(1, 1)')")
+    wait_for(lambda: legend.evaluate(place) == right, 10, "the legend at its place")
 
 
 def prompt(cell):
