@@ -117,5 +117,5 @@ def tensor_parallel(case: Case) -> Technique:
     """
     why, alone = serving.why_alone(case), serving.Served(case.config)
     budgets = serving.compare(case, alone, why or serving.baseline(case))
-    name = "tensor parallelism vs. one device, without its sums"
+    name = "tensor parallelism vs. one device, sums not counted"
     return Technique(name, "13", serving.ELSEWHERE | budgets, SAME)

@@ -23,8 +23,7 @@ TESTS: dict[str, str] = {
 }
 """Test -> what it asks of a case: above and below are strict, the others take the bar itself."""
 EXACT = "exactly {low}"
-MISSES = "{n_yes} of {n_cases} clearly meet the rule, {n_no} clearly miss it"
-SPANS = "{n_yes} of {n_cases} clearly meet the rule, none clearly misses it"
+COUNTS = "clearly meeting the rule: {n_yes} of {n_cases}; clearly missing it: {n_no}"
 MISSES_ALONE = "it lies outside what the rule allows"
 SPANS_ALONE = "its interval reaches both sides of the rule's bound"
 NO_CONTROL = "a control does not show what it must, so this test cannot decide"
@@ -132,9 +131,9 @@ def _decide_part(rule: Mapping, decided: Mapping[str, str]) -> tuple[str, str, d
     yes, no, alone = words.count("holds"), words.count("does not hold"), len(words) == 1
     counts = dict(n_yes=yes, n_no=no, n_cases=len(words))
     if no:
-        return "does not hold", MISSES_ALONE if alone else MISSES, counts
+        return "does not hold", MISSES_ALONE if alone else COUNTS, counts
     if yes < len(words):
-        return "undecided", SPANS_ALONE if alone else SPANS, counts
+        return "undecided", SPANS_ALONE if alone else COUNTS, counts
     without = {decided[key] for key in _contrast(rule)}
     if without <= {"holds"}:
         return "holds", "", {}

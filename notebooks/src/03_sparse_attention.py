@@ -707,7 +707,7 @@ table(power_rows, kind="measured")
 
 # %%
 crossing = cost.crossing_length(PRESETS["bert-base"], "linear")
-what = "tokens from which n² exceeds half of a layer's FLOPs (BERT-base)"
+what = "tokens beyond which n² exceeds half of a layer's FLOPs (BERT-base)"
 table([dict(quantity=what, value=crossing)], kind="computed")
 
 # %% tags=["nbval-ignore-output"]

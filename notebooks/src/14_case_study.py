@@ -368,7 +368,7 @@ rows = [
     {
         "stage": stage,
         "FLOPs / as shipped": times[stage, OPENVINO]["flops"] / base["flops"],
-        "fp32 time / as shipped": times[stage, OPENVINO]["ratio"] / base["ratio"],
+        "OpenVINO fp32 time / as shipped": times[stage, OPENVINO]["ratio"] / base["ratio"],
         "scores (% of FLOPs)": 100 * measure.score_share(stage),
     }
     for stage in STAGES

@@ -73,7 +73,8 @@ def test_a_part_is_true_of_each_of_its_cases():
         "does not hold",
     ]
     part = outcome_of(rule, item(*high), item(*low, "y"))
-    assert part.reason.format(**part.values).startswith("1 of 2 clearly meet the rule, 1 clearly")
+    counts = "clearly meeting the rule: 1 of 2; clearly missing it: 1"
+    assert part.reason.format(**part.values).startswith(counts)
     assert part.decisions == {"x": "holds", "y": "does not hold"}
 
 

@@ -150,7 +150,7 @@ def crossing():
         for name in (tr(KINDS["all"]), tr(KINDS["down"]))
         for i in (0, -1)
     }
-    title = tr("3 bits: GPTQ's gain by kind of matrix (recorded)")
+    title = tr("3 bits: error, GPTQ / nearest, by kind of matrix (recorded)")
     axes = tr("calibration tokens"), tr("error, GPTQ / round to nearest")
     fig = line(x, means, title, *axes, log_x=True, meta=meta)
     for trace, r in zip(fig.data, ratios.values(), strict=True):

@@ -107,10 +107,10 @@ def cost_figure(costs: list[Cost]):
     longest = max(costs, key=lambda c: (c.seq_len, -c.k))
     at = dict(n=longest.seq_len, k=longest.k)
     meta = {
-        tr("n = {n}, k = {k}: speedup over unfused (x)", **at): longest.speedup,
+        tr("n = {n}, k = {k}: speed-up over unfused (x)", **at): longest.speedup,
         tr("n = {n}, k = {k}: memory, fused / Linformer", **at): longest.fused_memory_saving,
     }
-    titles = [tr("speedup over full attention (x)"), tr("memory, full attention / Linformer")]
+    titles = [tr("speed-up over full attention (x)"), tr("memory, full attention / Linformer")]
     title = tr("What k fixed summaries save, by sequence length")
     fig = panels(titles, title, meta=meta, horizontal_spacing=0.1)
     savings = _savings(costs, longest.k)

@@ -66,11 +66,9 @@ def layer_evidence(
         "time of a layer at the longest length, Linformer / fused kernel (widened by the A/A noise)"
     )
     peak = "peak memory of that layer, Linformer / fused kernel"
-    held = (
-        "error of the last layer's output in a finished model, fitted E and F (interval over texts)"
-    )
-    own = "the same on the fitting texts"
-    best = "the same with each text's best rank-k matrix"
+    held = "error of the last layer's output on new texts, E and F fitted (interval over texts)"
+    own = "error of that output on the fitting texts"
+    best = "error of that output on new texts, each text's best rank-k matrix"
     return [
         Evidence.of("layer-time", per_token, time, "x"),
         Evidence.exact("layer-memory", kept, memory, "x"),

@@ -182,7 +182,7 @@ def parts_figure(batch_size: int, seq_len: int):
     sums = {tr_name(r): sum(step[part] for part in parts) / 1e6 for r, step in steps.items()}
     full = sums["fp32"]
     names = [f"{name}<br>{mb:.0f} MB, x{mb / full:.2f}" for name, mb in sums.items()]
-    template = "Memory kept by a step of {b} x {t} tokens, relative to fp32 (measured)"
+    template = "Memory kept by a step of {b} x {t} tokens, and ratio to fp32 (measured)"
     title = tr(template, b=batch_size, t=seq_len)
     fig = bars(names, series, title, "", tr("MB"), stacked=True)
     fig.layout.meta |= {name: round(mb / full, 3) for name, mb in sums.items()}

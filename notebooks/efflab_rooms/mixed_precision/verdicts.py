@@ -79,8 +79,8 @@ def counted_over_formula(steps: Steps) -> float:
 
 # --- Speed -----------------------------------------------------------------------------------
 
-RUN = "{task}, {model}, {n} x {device}: mixed precision vs {baseline}"
-RUN_OF_LENGTH = "{task}, {model}, {length} tokens, {n} x {device}: mixed precision vs {baseline}"
+RUN = "speed-up, {task}, {model}, {n} x {device}: mixed precision / {baseline}"
+RUN_AT = "speed-up, {task}, {model}, {length} tokens, {n} x {device}: mixed precision / {baseline}"
 
 
 def amp_speed(evidence) -> Outcome:
@@ -107,11 +107,11 @@ def speed_evidence(runs: Sequence[dict], gpu: Sequence[Sequence[dict]], here: Co
     a100 = "A100 80GB SXM"
     roof = max(measure.product_gain(n, a100, "tf32") for n in measure.SIZES)
     step = measure.step_gain(a100, "fp32")
-    at_best = "A100, 16 bits vs TF32, roofline, any shape"
-    whole = "A100, BERT-large step, 16 bits vs FP32, roofline"
+    at_best = "largest speed-up by the roofline, any shape, A100, 16 bits / TF32"
+    whole = "speed-up by the roofline, BERT-large step, A100, 16 bits / FP32"
     ratio = here.ratios["autocast"]
     faster = Estimate(1 / ratio.mean, 1 / ratio.high, 1 / ratio.low)
-    name = "this CPU, bf16 autocast vs fp32, training step"
+    name = "speed-up, training step, this CPU, bf16 autocast / fp32"
     return [
         *map(run_evidence, runs),
         Evidence("a100-roofline", at_best, roof, "x"),
@@ -128,15 +128,15 @@ def run_evidence(run: Mapping) -> Evidence:
     values = dict(task=run["task"], model=run["model"], n=run["n_devices"], device=run["device"])
     values |= dict(baseline=run["baseline"])
     values |= dict(length=run["seq_len"]) if run["seq_len"] else {}
-    name = RUN_OF_LENGTH if run["seq_len"] else RUN
+    name = RUN_AT if run["seq_len"] else RUN
     return Evidence(id, name, run["gain"], "x", "published", values=values)
 
 
 def gpu_evidence(products: Sequence[Mapping], steps: Sequence[Mapping]) -> list[Evidence]:
     """How many times faster fp16 was than fp32 on a recorded GPU."""
     ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in steps}
-    product = "H100, fp16 vs fp32, {n} x {n} matmul"
-    step = "H100, fp16 vs fp32, training step of {n} sequences, ratio of two medians"
+    product = "speed-up, {n} x {n} matmul, H100, fp16 / fp32"
+    step = "speed-up, training step of {n} sequences, H100, fp16 / fp32, ratio of two medians"
     return [
         *(
             Evidence.of(f"h100-{row['n']}", product, _estimate(row), "x", "recorded", n=row["n"])

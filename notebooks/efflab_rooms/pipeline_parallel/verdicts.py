@@ -154,7 +154,7 @@ FALLS_REAL = (
 )
 FILLS = "bubble with four micro-batches per stage, {stages} stages, {schedule}"
 FILLS_REAL = "bubble with four micro-batches per stage, two computing ranks, by repeat"
-HELD = "micro-batches held per rank, 4 ranks, 16 in total, {schedule}"
+HELD = "most micro-batches held by any rank, 4 ranks, 16 in total, {schedule}"
 BUBBLE_REMARK = (
     "GPipe's paper calls the remaining bubble negligible, partly because recomputation fills some "
     "of it. By the paper's formula alone, it is up to {left}% of the time here; without "

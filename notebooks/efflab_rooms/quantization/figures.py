@@ -93,7 +93,7 @@ def bit_width(bits=4, scales="per channel", symmetric=True):
     draw_qualities(fig, {"fp32": (full, fp32), tr("yours"): (size, quality)})
     values = {end: f"{getattr(quality, end) - fp32.mean:+.3f}" for end in ("mean", "low", "high")}
     values |= dict(bits=bits, scales=tr(scales), size=f"{size / full:.2f}")
-    text = "{bits} bits, {scales}: size ×{size}, bits per byte {mean} ({low} to {high})"
+    text = "{bits} bits, {scales}: size ×{size}, {mean} bits per byte vs. fp32 ({low} to {high})"
     above = legend("above", x=1, xanchor="right", y=1.12)
     fig.update_layout(title=dict(text=tr(text, **values), y=0.97, yanchor="top"), legend=above)
     return fig.update_layout(height=430, margin_t=110)
@@ -162,7 +162,7 @@ def forms():
     rows = verdicts.recorded_forms()
     n_texts = read_record(ranges.NAME)["settings"]["n_test"]
     titles = [tr("1 - cosine, 5th percentile of {n} texts", n=n_texts), tr("MRR minus fp32's")]
-    title = tr("Adjusting the range, ten ways (recorded; dashed: 1% less MRR)")
+    title = tr("Ten ranges and a control (recorded; dashed: 1% less MRR)")
     meta = {tr("MRR minus fp32's, {form}", form=tr(f)): r["mrr less fp32"] for f, r in rows.items()}
     fig = panels(titles, title, meta=meta, shared_yaxes=True, horizontal_spacing=0.05)
     p5 = with_ends(rows.values(), "cosine p5")
@@ -238,9 +238,9 @@ def engines():
         fig.add_scatter(x=times, error_x=error_bars(times, *ends), row=1, col=2, **look)
         lost = [max(1 - row["cosine min"], 5e-5) for row in rows.values()]  # recorded to 1e-4
         fig.add_scatter(x=lost, row=1, col=3, showlegend=False, **look)
-        meta[tr("time, OpenVINO INT8 / fp32, {cpu}", cpu=tr(label))] = rows["OpenVINO INT8"][shape]
-    fig.update_yaxes(autorange="reversed")
-    fig.update_xaxes(range=[0, 1.05], col=1)
+        key = tr("time, OpenVINO INT8 / torch fp32, {cpu}", cpu=tr(label))
+        meta[key] = rows["OpenVINO INT8"][shape]
+    fig.update_yaxes(autorange="reversed").update_xaxes(range=[0, 1.05], col=1)
     fig.update_xaxes(**log_ticks([0.25, 0.5, 1, 2, 4, 8]), range=[-0.8, 1], col=2)
     fig.update_xaxes(type="log", dtick=2, exponentformat="power", col=3)
     mark(fig, x=0.4, row=1, col=2)  # the article's section 5 reports of ERNIE 60 % less latency
