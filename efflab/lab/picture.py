@@ -55,8 +55,9 @@ class Picture:
     """Shows a figure and its successors; `widget` goes into the explorer's box."""
 
     def __init__(self, figure):
-        layout, hidden = {"min_height": _least_height(figure), "width": "100%"}, {"display": "none"}
+        layout = {"min_height": _least_height(figure), "width": "100%"}
         self._output = ipywidgets.Output(layout=layout)
+        hidden = {"display": "none"}
         self._redraw = Redraw(layout=hidden)
         self._redraw.observe(lambda change: self._show(), "absent")
         answer = ipywidgets.HTML(layout=hidden)
