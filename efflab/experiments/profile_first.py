@@ -6,8 +6,7 @@ addresses one part: attention by the fused kernel, the layers' products by INT8,
 activations by torch's own kernels, the head by logits of the last token alone. None costs quality:
 that is measured in each run on `stdlib-gpt` with the same change. Either rival changes the part
 that is largest to it, and then, as the article says, iterates: the profile is taken again, the
-count goes on to its second largest part. Each case has a process and random weights of its own. A
-machine that was busy meanwhile is refused.
+count goes on to its second largest part. Each case has a process and random weights of its own.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -118,17 +117,16 @@ def make(model: Transformer, changes: Collection[str] = ()) -> NextToken:
 
 def norm_by_formula(norm: nn.LayerNorm) -> NormByFormula:
     """The same norm, an operation at a time."""
-    copy = NormByFormula(norm.normalized_shape, norm.eps)
-    copy.load_state_dict(norm.state_dict())
-    return copy
+    other = NormByFormula(norm.normalized_shape, norm.eps)
+    other.weight, other.bias = norm.weight, norm.bias
+    return other
 
 
 def replace(model: nn.Module, kind: type, make_other: Callable[[nn.Module], nn.Module]) -> None:
     """Put `make_other(module)` in the place of every module of that kind."""
-    every = [(parent, name) for parent in model.modules() for name, _ in parent.named_children()]
-    for parent, name in every:
-        if isinstance(getattr(parent, name), kind):
-            setattr(parent, name, make_other(getattr(parent, name)))
+    every = [(p, name, child) for p in model.modules() for name, child in p.named_children()]
+    for parent, name, child in every:
+        setattr(parent, name, make_other(child) if isinstance(child, kind) else child)
 
 
 def config(width: int, n_tokens: int) -> ModelConfig:
@@ -156,8 +154,7 @@ def time_shares(net: NextToken, ids: Ids) -> dict[str, float]:
     """
     kinds = dict(attention=(ByFormula, Fused), elementwise=(nn.LayerNorm, nn.GELU, GeluByFormula))
     kinds |= dict(products=(nn.Linear, torch.ao.nn.quantized.dynamic.Linear))
-    every = list(net.modules())
-    modules = {part: [m for m in every if isinstance(m, kind)] for part, kind in kinds.items()}
+    modules = {p: [m for m in net.modules() if isinstance(m, kind)] for p, kind in kinds.items()}
     net(ids)
     shares = []
     for _ in range(N_PROFILES):
@@ -224,7 +221,7 @@ def measure(width: int, n_tokens: int, seed: int, repeats: int = REPEATS) -> dic
 
 
 def run_one(width: int, n_tokens: int, seed: int) -> dict:
-    """Run one case in a separate process."""
+    """Run one case in a separate process; a machine that was busy meanwhile is refused."""
     row = alone(f"{__name__}:measure", dict(width=width, n_tokens=n_tokens, seed=seed))
     require_idle(row["busy_cores"])
     return row
@@ -251,12 +248,10 @@ def shape_name(run: Mapping) -> str:
 
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """{"rival-192-128": time after the profile's choice over after the count's, "twice-192-128":
-    after two rounds, and what `over_shapes` has}: means and intervals over seeds.
-
-    Times of a shape are widened by the A/A noise over the same seeds.
+    after two rounds, and what `over_shapes` has}: means and intervals over seeds, those of a shape
+    widened by the A/A noise.
     """
-    runs = [run | dict(shape=shape_name(run)) for run in runs]
-    estimates = {}
+    runs, estimates = [run | dict(shape=shape_name(run)) for run in runs], {}
     for shape, again in by_seed(runs, "shape", "again").items():
         noise = over_seeds(again)
         band = max(noise.high - 1, 1 - noise.low)
@@ -285,11 +280,9 @@ def over_shapes(runs: list[dict]) -> dict[str, Estimate]:
 
     lost = [average(lambda run, part=part: run["lost"][part]) for part in PARTS]
     differ = [sum(len(set(run["first"].values())) > 1 for run in group) for group in groups]
-    best = {
-        f"best-{who}": ratio(lambda run, who=who: run["time"][run["first"][who]] / fastest(run))
-        for who in ("profile", "count")
-    }
-    return best | {
+    return {
+        "best-profile": ratio(lambda run: run["time"][run["first"]["profile"]] / fastest(run)),
+        "best-count": ratio(lambda run: run["time"][run["first"]["count"]] / fastest(run)),
         "quality-difference": max(lost, key=lambda bits: abs(bits.mean)),
         "differ": over_seeds(differ),
         "spread": ratio(lambda run: fastest(run) / max(run["time"].values())),
