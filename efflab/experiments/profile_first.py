@@ -3,10 +3,10 @@ first, against a count of FLOPs as rival: the design to come of `profile-first.c
 
 A decoder as its formulas are written gives the next token of a random text. Each of four changes
 addresses one part: attention by the fused kernel, the layers' products by INT8, norms and
-activations by torch's own kernels, the head by logits of the last token alone. None costs quality:
-that is measured in each run on `stdlib-gpt` with the same change. Either rival changes the part
-that is largest to it, and then, as the article says, iterates: the profile is taken again, the
-count goes on to its second largest part. Each case has a process and random weights of its own.
+activations by torch's own kernels, the head by logits of the last token alone. What each costs in
+quality is measured in each run on `stdlib-gpt`. Either rival changes the part that is largest to
+it, then the next largest by a new profile, or by the same count; no part is changed twice. Each
+case has a process and random weights of its own.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

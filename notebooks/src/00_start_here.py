@@ -422,13 +422,13 @@ table(measure.gap_rows(forward_profile, machine), kind="measured")
 # %% [markdown] tags=["en"]
 # Amdahl's law turns a profile into a decision: if a part takes the share p of the time and is made k
 # times faster, the whole becomes 1 / (1 - p + p / k) times faster. With p = 0.3, even an infinitely
-# fast attention gives at most 1.43x. (`profile-first` gets its verdict in notebook 15, after a
-# profile that changed a decision.)
+# fast attention gives at most 1.43x. (`profile-first` gets its verdict in notebook 15, where
+# a profile and a count of FLOPs choose what to change first.)
 
 # %% [markdown] tags=["zh"]
 # 从剖析到决策，靠的是阿姆达尔定律：占总时间份额 p 的部分，速度变为 k 倍，
 # 整体的加速比就是 1 / (1 - p + p / k)。若 p = 0.3，哪怕注意力快到不花时间，整体的加速比也不超过 1.43。
-# （`profile-first` 到第 15 篇下结论，那里有一次剖析改变了决策。）
+# （`profile-first` 到第 15 篇下结论，在那里要决定先改哪里：看剖析，还是数 FLOPs。）
 
 # %% [markdown] tags=["en"]
 # ## 8 · When is attention the bottleneck?

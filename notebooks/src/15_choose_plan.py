@@ -42,15 +42,20 @@ budget = "training days"  # latency, memory, training days, checkpoint, quality,
 n_devices = 8  # 1 to 64
 
 # %%
+from functools import partial
 from statistics import median
 
-from efflab import lab
+import torch
+
+from efflab import bench, lab
 from efflab.advice import predictions
 from efflab.advice.ranking import advise
 from efflab.cost import num_params, roofline_seconds
 from efflab.data import read_published
 from efflab.distributed import plan_fit
+from efflab.experiments import profile_first
 from efflab.lab import check, explore, predict, show, show_source, table
+from efflab.model import Transformer
 from efflab_rooms import texts
 from efflab_rooms.choose_plan import exercises, figures, measure, verdicts
 
@@ -376,54 +381,123 @@ explore(figures.splits, frames=8)
 lab.verdict("parallel-choice", verdicts.parallel_choice(verdicts.own_parallel_evidence()))
 
 # %% [markdown] tags=["en"]
-# ## 7 · A profile that changes a decision
+# ## 7 · What to change first: a profile or a count?
 #
-# You could make one of two changes: windows of 64 tokens, or half of the FFN's neurons removed. Rules of
-# thumb ignore shapes: "attention is the bottleneck" says windows, "the FFN has most of the weights" says
-# neurons. PyTorch Profiler gives each part's share of a forward pass, and a change should save the fraction
-# of its part that it no longer computes. Then both changes are timed: in five shapes on one side or the
-# other of the crossing, where both are expected to save the same, and in one at the crossing.
+# A decoder of four layers is written as its formulas stand, and gives the next token of one text. For each
+# of four parts there is a change:
 #
-# (What either change costs in quality is left out, and this is only one round of what the article calls
-# iterating. In these shapes a count of FLOPs, as in notebook 14, section 2, would have led to the same
-# choices, so what the profiler adds is not shown. The model 192 wide has 6 layers, the others 2.)
+# | part | as first written | changed |
+# |---|---|---|
+# | `attention` | scores, mask, softmax and the weighted sum of values, one operator at a time | `F.scaled_dot_product_attention`, the fused kernel (notebook 00), which skips what is masked |
+# | `products` | the layers' matrices in fp32 | in torch's dynamic INT8, one scale per output channel (notebook 09) |
+# | `elementwise` | LayerNorm and GELU, one operator at a time | torch's own kernels |
+# | `head` | logits of every token | of the last token, the only one asked for |
+#
+# Three leave the answer as it is, up to rounding. INT8 may cost `stdlib-gpt` 0.01 bits per byte by the rule
+# below, and its cost was measured (the models timed here have random weights).
+#
+# Suppose you have time for one change. A count of FLOPs (notebook 00) needs no machine; it knows matrix
+# products only. PyTorch Profiler shows where the time goes on yours. Both say "change the largest part".
+# The article says *iterate*, so there is a second round: the profile is taken again and chooses the largest
+# of the other parts, the count goes on to its second largest. First on this machine, in a shape that was
+# not recorded:
 
 # %% [markdown] tags=["zh"]
-# ## 7 · 一次改变了决策的性能剖析
+# ## 7 · 先改哪里：看剖析，还是数 FLOPs？
 #
-# 手头有两种改动：64 个 token 的窗口，或去掉一半 FFN 神经元。经验法则不看形状：“注意力是瓶颈”就选窗口，“FFN 的权重最多”就选神经元。
-# PyTorch Profiler 给出一次前向中各部分的占比；每种改动在自己那部分里少算多少，就应该省多少。然后两种都实测：
-# 五种形状分处交叉点（两种改动预期收益相同之处）两侧，一种就在交叉点上。（这里没有计入两种改动的质量代价；文章说要反复迭代，这里只做了一轮。
-# 在这几种形状上，像第 14 篇第 2 节那样数 FLOPs 也会得出同样的选择：剖析比数 FLOPs 强在哪里，这里看不出来。宽 192 的模型有 6 层，其余 2 层。）
+# 有一个四层解码器，完全照公式写成，用来预测一条文本的下一个 token。它的四个部分各有一种改动：
+#
+# | 部分 | 最初的写法 | 改动 |
+# |---|---|---|
+# | `attention`（注意力） | 分数、掩码、softmax、对 V 加权求和，一步一个算子 | 融合内核 `F.scaled_dot_product_attention`（第 00 篇），被掩码的部分跳过不算 |
+# | `products`（矩阵乘法） | 各层的矩阵用 fp32 | 用 torch 的动态 INT8，每个输出通道一个缩放因子（第 09 篇） |
+# | `elementwise`（逐元素） | LayerNorm 和 GELU，一步一个算子 | torch 自带的内核 |
+# | `head`（输出头） | 算出每个 token 的 logits | 只算最后一个 token 的，因为只用得到它 |
+#
+# 其中三种不改变结果（舍入除外）。INT8 的代价测过：下面的规则只允许 `stdlib-gpt` 每字节损失 0.01 比特（这里计时的模型用的是随机权重）。
+#
+# 假设你只来得及改一处。数 FLOPs（第 00 篇）用不着上机，但只数矩阵乘法；PyTorch Profiler 则告诉你，在你的机器上时间花在哪里。
+# 两者都说“先改最大的部分”。文章说要*迭代*，所以还有第二轮：改过之后再剖析一次，从其余部分中选耗时最长的；数 FLOPs 则取排在第二的部分。
+# 先在这台机器上看一种没有存档的形状：
 
 # %% tags=["nbval-ignore-output"]
-show(figures.profile())
-
-# %% tags=["nbval-ignore-output"]
-rows = []
-for case in measure.REPEATS:
-    shares, times = measure.measurement(case)
-    expected = measure.savings(shares, measure.tokens(case))
-    row = {"width": int(case.split("-")[0]), "tokens": measure.tokens(case)}
-    for name in ("windows", "neurons"):
-        row[f"{name}: expected saving (%)"] = 100 * expected[name]
-        row[f"{name}: measured saving (%)"] = 100 * (1 - times.ratios[name].mean)
-    row["the profile's choice"] = measure.choice(shares, measure.tokens(case))
-    rows.append(row | {"A/A band (%)": 100 * times.band})
+width, n_tokens, parts = 256, 512, profile_first.PARTS
+shape = profile_first.config(width, n_tokens)
+torch.manual_seed(0)
+net, ids = Transformer(shape), torch.randint(shape.vocab_size, (1, n_tokens))
+plain, forms = profile_first.make(net), {p: profile_first.make(net, [p]) for p in parts}
+flops = profile_first.flop_shares(shape, n_tokens)
+with torch.no_grad(), bench.one_thread():
+    shares = profile_first.time_shares(plain, ids)
+    times = bench.compare(partial(plain, ids), {p: partial(forms[p], ids) for p in parts})
+rows, ratio = [], "time, this part changed / before"
+for part in parts:
+    row = {"part": part, "% of the FLOPs": 100 * flops[part], "% of the time": 100 * shares[part]}
+    rows.append(row | {ratio: times.ratios[part].mean})
+rows.append({"part": "A/A: the unchanged model's second run", ratio: times.again.mean})
 table(rows, kind="measured")
 
 # %% [markdown] tags=["en"]
-# **Where it breaks.** Compare the expected savings with the measured ones. On short texts, windows are
-# expected to save little, and they save nothing or even cost time: cutting the text into windows has an
-# overhead of its own, which no profile of the unchanged model shows. Near the crossing, in the last row,
-# the two expected savings are close, so either change may be chosen, even the slower one; the verdict
-# leaves that shape out.
+# A part's share of the time is the sum over the operators that its modules called. What belongs to no
+# module counts as `head` if it is a matrix product and else as `elementwise`: residual sums and lookups too,
+# which no change here touches. Python's own time is in none of them, so take the shares as approximate.
 
 # %% [markdown] tags=["zh"]
-# **何时失效。** 把预期与实际节省对照来看。文本短时，窗口的预期收益很小，实际上没有收益，甚至更慢：切成窗口本身有开销，
-# 而剖析原模型看不到这一项。在交叉点附近（最后一行），两种改动的预期相近，选哪个都有可能，也可能选中较慢的，所以结论不含这种形状。
+# 某部分的耗时，是它的模块所调用的各算子耗时之和。不属于任何模块的，矩阵乘法算作 `head`，其余算作 `elementwise`，
+# 其中的残差相加和查表，这里没有一种改动能省。Python 自身的时间没有算进去，所以占比只是近似。
 
-# %% tags=["nbval-ignore-output"]
+# %%
+show_source(profile_first.time_shares)
+
+# %% [markdown] tags=["en"]
+# Five widths and two lengths make ten recorded shapes. Each ran five times, with weights and a process of
+# its own: one text, one thread of an AVX2 CPU without 8-bit instructions, a vocabulary of 16,384. On a GPU,
+# or on another CPU, the order may differ. Choose a shape:
+
+# %% [markdown] tags=["zh"]
+# 五种宽度、两种长度，共十种形状已有存档。每种跑五次，每次都换一组权重，在单独的进程中运行：一条文本，
+# 没有 8 比特指令的 AVX2 CPU，单线程，词表 16,384。换成 GPU 或别的 CPU，先后可能不同。选一种形状：
+
+# %%
+explore(figures.first_change)
+
+# %%
+show(figures.rivals())
+
+# %% [markdown] tags=["en"]
+# Where a whole interval lies left of 1, the profile's choice was better (95% over five processes, widened
+# by the A/A noise). A hollow point at exactly 1: both chose the same in every process, and nothing is
+# decided there. From 192 wide on, with 1,024 tokens, the count misses where the time goes: it has
+# attention's two products, but no line for the seven operators between them, which pass one after another
+# over T × T numbers per head.
+#
+# **Where it breaks.**
+#
+# - *A share is not a saving.* At 512 wide and 128 tokens the products are largest to both, but changing the
+#   head, a smaller part, saves more: INT8 saves a part of its part, and the head's change nearly all of it.
+#   A share only bounds the saving (Amdahl's law, notebook 00). Think of what a change will save, and measure
+#   again: at 128 wide INT8 saves nothing beyond the noise.
+# - *A profile has noise too.* At 128 wide and 1,024 tokens attention and head are about equal, and which of
+#   them is larger differs from process to process.
+# - *The rival is weak.* The unchanged model is deliberately naive, and the count knows products only. A
+#   roofline, which counts bytes too, might choose as the profile does. And since no part is changed twice,
+#   the second round shows little of what profiling *again* is worth.
+
+# %% [markdown] tags=["zh"]
+# 整个区间都在 1 的左边，才算剖析选得更好（五个进程的 95% 区间，已按 A/A 噪声加宽）。恰好在 1 上的空心点：每个进程里两者选的都是同一处，
+# 那里分不出高下。文本长 1,024 个 token 时，从宽 192 起，数 FLOPs 就看不到时间花在哪里：注意力的两次矩阵乘法它算了，
+# 夹在中间的七个算子却没有算，而它们一个接一个，每个头都要处理 T × T 个数。
+#
+# **何时失效。**
+#
+# - *占比不等于收益。* 宽 512、128 个 token 时，两者都说矩阵乘法最大，可是改输出头（占比更小）省得更多：
+#   INT8 只省下那一部分中的一部分，输出头的改动却几乎全省掉了。占比只是收益的上限（第 00 篇的阿姆达尔定律）。
+#   要想一想一种改动能省下多少，改完再测：宽 128 时，INT8 省下的没有超出噪声。
+# - *剖析也有噪声。* 宽 128、1,024 个 token 时，注意力和输出头差不多大，哪个更大，各个进程不一样。
+# - *对手很弱。* 原模型故意写得很朴素，而这里的计数只算矩阵乘法。同时计入字节数的屋顶线，也许会和剖析选得一样。
+#   另外，没有一处会改两次，所以第二轮并不能充分说明*再次*剖析值多少。
+
+# %%
 lab.verdict("profile-first", verdicts.profile_first(verdicts.own_profile_evidence()))
 
 # %% [markdown] tags=["en"]
@@ -685,8 +759,8 @@ if guesses:
 # - Data parallelism is for models that fit on one device, however many devices there are. Beyond that come
 #   ZeRO's first stage, tensor parallelism within a node and pipelines across nodes, as far as the layers
 #   divide.
-# - A profile costs a minute and says which of two changes pays, but not what overhead the change itself
-#   adds.
+# - A profile costs a minute and shows time where a count of FLOPs sees none. Neither says how much of a
+#   part a change will save, nor what it adds: measure again.
 # - Weights, scales and tables all take bytes: what has to fit the budget is the file, not the formula.
 #
 # **References.** Williams et al. 2009, *Roofline*. Lan et al. 2020, *ALBERT*, arXiv:1909.11942. Liu et
@@ -702,7 +776,7 @@ if guesses:
 # - 先问瓶颈在哪项预算，再看有出处的收益。对一项预算有用的技术，对另一项可能毫无作用：ALBERT 的共享层缩小检查点，却不减少时间。
 # - 屋顶线：只有真正的瓶颈（计算或访存）才值得优化。
 # - 一台设备放得下的模型用数据并行，设备多少都一样；再往上是 ZeRO 的第 1 阶段、节点内的张量并行和跨节点的流水线，前提是层数分得匀。
-# - 一次剖析只要一分钟，能说出两种改动哪种划算，但说不出改动本身的开销。
+# - 一次剖析只要一分钟，能看到数 FLOPs 看不到的时间。但一种改动能省下多少、又会添上什么，两者都不知道：改完再测。
 # - 权重的比特、缩放因子、嵌入表都要占字节：是否超出预算，以文件大小为准，而不是公式。
 #
 # **参考文献。** Williams 等 2009，*Roofline*。Lan 等 2020，*ALBERT*，arXiv:1909.11942。Liu 等 2021，*Swin Transformer*，

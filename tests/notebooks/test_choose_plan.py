@@ -1,6 +1,7 @@
-"""Notebook 15: advice, light structures, splits, a profile, predictions, the game, and its end."""
+"""Notebook 15: advice, light structures, splits, what to change first, predictions, the game."""
 
 import json
+from statistics import fmean
 
 import pytest
 
@@ -8,11 +9,9 @@ from efflab import lab
 from efflab.advice import predictions
 from efflab.advice.case import BUDGETS, SERVING
 from efflab.advice.ranking import advise
-from efflab.cost import flops_by_part
-from efflab.experiments import budget_game
+from efflab.experiments import budget_game, profile_first
 from efflab.lab.outcome import OUTCOMES
 from efflab_rooms.choose_plan import figures, measure, verdicts
-from efflab_rooms.choose_plan.measure import Shares
 
 A100 = "A100 80GB SXM"
 MINE = dict(n_bytes=1_500_000, fits=True, bits=1.06, flops=3e9, time=0.5)
@@ -163,52 +162,53 @@ def test_plans_are_listed_and_explored(both_languages):
     assert [len(trace.x) for trace in fig.data] == [7, 7, 7]
 
 
-# --- The profile -----------------------------------------------------------------------------
+# --- What to change first ----------------------------------------------------------------------
 
 
-def test_the_profile_points_to_what_saves_more():
-    attention, ffn = Shares(0.6, 0.1, 0.2, 0.1), Shares(0.1, 0.2, 0.6, 0.1)
-    assert measure.choice(attention, 2048) == "windows"
-    assert measure.choice(ffn, 2048) == "neurons"
-    savings = measure.savings(attention, 512)
-    assert savings["windows"] == pytest.approx(0.6 * (1 - 61440 / 512**2))
-    assert savings["neurons"] == pytest.approx(0.1)
+def test_a_recorded_shape_is_the_mean_of_its_processes():
+    shape = measure.first_of(384, 1024)
+    runs = [r for r in measure.first_runs() if (r["width"], r["n_tokens"]) == (384, 1024)]
+    assert len(runs) == len(profile_first.SEEDS)
+    head = shape["time"]["head"]
+    assert head.mean == pytest.approx(fmean(run["time"]["head"] for run in runs))
+    assert head.low < head.mean < head.high
+    assert sum(share.mean for share in shape["shares"].values()) == pytest.approx(1, abs=0.05)
+    largest = max(shape["flops"], key=shape["flops"].get)
+    assert shape["choices"]["count"] == {largest: len(runs)}
+    assert shape["choices"]["profile"].total() == len(runs)
 
 
-def test_shares_are_measured_and_grow_with_the_length():
-    short, long = measure.shares("192-128"), measure.shares("192-2048")
-    for shares in (short, long):
-        assert sum(shares) == pytest.approx(1)
-        assert min(shares) > 0
-    assert long.scores > 1.2 * short.scores
-    parts = [flops_by_part(measure.SHAPES["192"], n) for n in (128, 2048)]
-    assert parts[1]["scores"] / parts[1]["ffn"] > parts[0]["scores"] / parts[0]["ffn"]
+@pytest.mark.parametrize("width", profile_first.WIDTHS)
+@pytest.mark.parametrize("tokens", profile_first.LENGTHS)
+def test_every_shape_is_drawn(width, tokens, both_languages):
+    fig, shape = figures.first_change(width, tokens), measure.first_of(width, tokens)
+    flops, shares, times = fig.data
+    assert list(flops.y) == [100 * share for share in shape["flops"].values()]
+    assert list(shares.y) == [100 * share.mean for share in shape["shares"].values()]
+    assert list(times.y) == [time.mean for time in shape["time"].values()]
+    assert all(up > 0 for up in times.error_y.array)
+    profile, count, ratio = fig.layout.meta.values()
+    for words, who in ((profile, "profile"), (count, "count")):
+        part, n = shape["choices"][who].most_common(1)[0]
+        assert words.startswith(f"{lab.tr(part)} {n}/5")
+        assert words in fig.layout.title.text
+    assert ratio == round(shape["rival"], 3)
 
 
-@pytest.fixture(scope="module")
-def few_repeats():
-    """Measured once for both languages."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "REPEATS", dict.fromkeys(measure.REPEATS, 3))
-        measure.measurement.cache_clear()
-        yield
-        measure.measurement.cache_clear()
+def test_a_shape_that_was_not_recorded_is_refused():
+    with pytest.raises(ValueError, match="width=256: expected one of"):
+        figures.first_change(256, 128)
 
 
-def test_choices_are_measured_and_drawn(few_repeats, both_languages):
-    found = {case: measure.measurement(case) for case in measure.REPEATS}
-    choices = {c: measure.choice(shares, measure.tokens(c)) for c, (shares, _) in found.items()}
-    assert choices["192-2048"] == "windows"
-    assert choices["768-128"] == choices["512-256"] == "neurons"
-    _, times = found["192-2048"]
-    assert set(times.ratios) == {"windows", "neurons"}
-    assert times.ratios["windows"].mean < 1
-    evidence = verdicts.own_profile_evidence()
-    assert [item.id for item in evidence] == [f"time-{case}" for case in measure.CASES]
-    fig = figures.profile()
-    assert len(fig.data) == 4
-    assert list(fig.data[0].y) == [100 * shares.scores for shares, _ in found.values()]
-    assert list(fig.layout.meta.values()) == [lab.tr(name) for name in choices.values()]
+def test_rivals_are_drawn_as_the_verdict_has_them(both_languages):
+    fig, evidence = figures.rivals(), {e.id: e for e in verdicts.own_profile_evidence()}
+    one, two = fig.data
+    assert len(one.x) == len(two.x) == 10
+    assert set(one.x) == {e.value for key, e in evidence.items() if key.startswith("rival-")}
+    ties = [x == 1 for x in one.x]
+    assert any(ties)
+    assert [symbol == "circle-open" for symbol in one.marker.symbol] == ties
+    assert list(fig.layout.meta.values()) == [round(evidence["differ"].value, 1)]
 
 
 # --- Predictions -----------------------------------------------------------------------------

@@ -7,7 +7,10 @@ from efflab.advice import predictions
 from efflab.advice.case import BUDGETS, CPUS, SERVING
 from efflab.advice.ranking import advise
 from efflab.errors import require_int, require_one_of
+from efflab.estimate import Estimate
+from efflab.experiments import profile_first
 from efflab.experiments.budget_game import LIMIT
+from efflab.experiments.registration import read_rules
 from efflab.lab import Choice, Slider, colours, explorer, load_claims, number, tr
 from efflab.lab.figures import COLOURS, bars, blank, error_bars, mark, panels, style
 from efflab.lab.outcome import OUTCOMES
@@ -129,18 +132,62 @@ def splits(devices=64, texts=TEXTS):
 # --- Measured, recorded and played -----------------------------------------------------------
 
 
-def profile():
-    """The profile by width and length: where the decision turns."""
-    shares = {case: measure.measurement(case)[0] for case in measure.REPEATS}
-    columns = zip(*shares.values(), strict=True)  # by part, as `measure.Shares` has them
-    names = [tr(part) for part in ("scores", "projections", "FFN", "the rest")]
-    series = {name: [100 * x for x in own] for name, own in zip(names, columns, strict=True)}
-    choices = (tr(measure.choice(parts, measure.tokens(case))) for case, parts in shares.items())
-    cases = (case.split("-") for case in shares)
-    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in cases]
-    meta = dict(zip(places, choices, strict=True))
-    title = tr("Where the time goes, by width and length (measured)")
-    return bars(places, series, title, "", tr("% of the time"), stacked=True, meta=meta)
+@explorer(
+    width=Choice(profile_first.WIDTHS, 384, label="width"),
+    tokens=Choice(profile_first.LENGTHS, 1024, label="tokens"),
+)
+def first_change(width=384, tokens=1024):
+    """Each part's share of the FLOPs and of the time, and the time after changing that part."""
+    require_one_of("width", width, profile_first.WIDTHS)
+    require_one_of("tokens", tokens, profile_first.LENGTHS)
+    shape = measure.first_of(width, tokens)
+    names = [tr(part) for part in profile_first.PARTS]
+    meta = {
+        tr(who): ", ".join(f"{tr(part)} {n}/{own.total()}" for part, n in own.most_common())
+        for who, own in zip(("profile", "FLOP count"), shape["choices"].values(), strict=True)
+    }
+    title = tr("{width} wide, {n} tokens: what to change first (recorded)", width=width, n=tokens)
+    title += "<br>" + "; ".join(f"{who}: {choice}" for who, choice in meta.items())
+    meta[tr("time, profile's choice / FLOP count's")] = round(shape["rival"], 3)
+    left, right = tr("share before (%)"), tr("time, this part changed / before")
+    fig = panels([left, right], title, meta=meta)
+    flops = [100 * share for share in shape["flops"].values()]
+    fig.add_bar(x=names, y=flops, name=tr("FLOPs"), marker_color=COLOURS[0], row=1, col=1)
+    shares = [[100 * end for end in _ends(share)] for share in shape["shares"].values()]
+    _add_bars(fig, names, shares, tr("time"), COLOURS[1], row=1, col=1)
+    _add_bars(fig, names, list(map(_ends, shape["time"].values())), "", COLOURS[2], row=1, col=2)
+    return mark(fig, y=1, row=1, col=2).update_layout(margin_t=110)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.mean, estimate.low, estimate.high
+
+
+def _add_bars(fig, names, ends, name: str, color: str, **where) -> None:
+    """Bars with whiskers; `ends`: (value, low, high) of each."""
+    y, low, high = zip(*ends, strict=True)
+    whiskers, look = error_bars(y, low, high, thickness=1), dict(marker_color=color)
+    fig.add_bar(x=names, y=y, name=name, error_y=whiskers, showlegend=bool(name), **look, **where)
+
+
+def rivals():
+    """Time after the profile's choices over after the count's in every shape; left of 1 it wins."""
+    cases = profile_first.cases(measure.first_runs())
+    shapes = [(w, n) for n in profile_first.LENGTHS for w in profile_first.WIDTHS]
+    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in shapes]
+    meta = {tr("shapes in which they differ (mean over processes)"): round(cases["differ"].mean, 1)}
+    title = tr("After the profile's choices and after the FLOP count's (recorded)")
+    fig = blank(title, tr("time, profile's choice / FLOP count's"), "", meta=meta, height=460)
+    for i, (key, name) in enumerate({"rival": "one change", "twice": "two changes"}.items()):
+        own = [cases[f"{key}-{width}-{n}"] for width, n in shapes]
+        x, low, high = zip(*map(_ends, own), strict=True)
+        symbols = ["circle-open" if e.mean == 1 else "circle" for e in own]
+        look = dict(mode="markers", marker=dict(symbol=symbols, size=9, color=COLOURS[i]))
+        look |= dict(error_x=error_bars(x, low, high, thickness=1), name=tr(name))
+        fig.add_scatter(x=x, y=places, **look)
+    fig.update_yaxes(categoryorder="array", categoryarray=places[::-1], automargin=True)
+    rule = read_rules()["profile-first"]["choice"]
+    return mark(fig, tr("the rule's bar"), x=rule["bar"] + rule["margin"])
 
 
 def prediction_figure():

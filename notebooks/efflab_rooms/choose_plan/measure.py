@@ -1,20 +1,15 @@
-"""What notebook 15 computes, measures and reads from records: leads, splits, a profile, a game."""
+"""What notebook 15 computes and reads from records: leads, splits, what to change first, a game."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
 from operator import attrgetter
-from typing import NamedTuple
+from statistics import fmean
 
-import torch
-
-from efflab import bench, profile
 from efflab.advice.case import BUDGETS
 from efflab.advice.ranking import advise
 from efflab.base.stored import read_verdicts
-from efflab.bench import Comparison
-from efflab.compression.pruning import prune_ffn
 from efflab.config import PRESETS, ModelConfig
 from efflab.cost import num_params
 from efflab.data import DATA_DIR
@@ -23,14 +18,14 @@ from efflab.distributed import plan_fit
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import ZERO_STAGES, Plan, Training
 from efflab.errors import require
-from efflab.experiments import budget_game
+from efflab.experiments import budget_game, profile_first
+from efflab.experiments.profile_first import PARTS
+from efflab.experiments.record import read_record
 from efflab.lab import load_claims, outcome_words, tr
 from efflab.lab.guesses import calibration, read_guesses
 from efflab.lab.outcome import OUTCOMES
 from efflab.lab.page import live
 from efflab.lab.text import language
-from efflab.model import Transformer
-from efflab.structure.window import computed_pairs, with_windows
 
 A100 = "A100 80GB SXM"
 
@@ -127,90 +122,28 @@ def borders(n_devices: int, texts: int = TEXTS) -> tuple[float, float]:
     return max(small, default=0.0), min(huge, default=0.0)
 
 
-# --- A profile -------------------------------------------------------------------------------
-
-WINDOW, REMOVED = 64, 0.5
-SHAPES = {
-    "192": replace(PRESETS["stdlib-gpt"], max_len=2048),
-    "512": ModelConfig(2, 8, 512, 2048, 2048, 512, causal=True),
-    "768": ModelConfig(2, 12, 768, 3072, 2048, 512, causal=True),
-}
-"""`stdlib-gpt`'s shape with more positions, and two wider ones, by width."""
-CASES = {"192-128": 31, "512-128": 15, "512-256": 11, "768-128": 11, "192-2048": 7}
-"""Width and tokens -> repeats: the profile points well to one side of the crossing in each."""
-CROSSING = "192-384"
-REPEATS = CASES | {CROSSING: 11}
+# --- What to change first --------------------------------------------------------------------
 
 
-class Shares(NamedTuple):
-    """Shares (0..1) of a pass's time at one length: attention's own product, its maps, the rest."""
-
-    scores: float
-    projections: float
-    ffn: float
-    other: float
+@lru_cache(maxsize=1)
+def first_runs() -> list[dict]:
+    """The recorded runs of `profile_first`."""
+    return read_record(profile_first.NAME)["runs"]
 
 
-def tokens(case: str) -> int:
-    """The length of a case such as "192-128"."""
-    return int(case.split("-")[1])
+def first_of(width: int, n_tokens: int) -> dict:
+    """A recorded shape over its processes: `shares` and `time` by part with intervals, `flops`.
 
-
-@lru_cache(maxsize=3)
-def model(shape: str) -> Transformer:
-    """A model of that shape; its weights do not matter for time."""
-    torch.manual_seed(0)
-    return Transformer(SHAPES[shape]).eval()
-
-
-@lru_cache(maxsize=3)
-def choices(shape: str) -> dict[str, Transformer]:
-    """The two changes that a reader may make first."""
-    plain, config = model(shape), SHAPES[shape]
-    half = range(round(REMOVED * config.d_ff))
-    neurons = dict.fromkeys(range(config.n_layer), half)
-    return {"windows": with_windows(plain, WINDOW), "neurons": prune_ffn(plain, neurons)}
-
-
-@torch.no_grad()
-@bench.one_thread()
-def shares(case: str) -> Shares:
-    """Measured by PyTorch Profiler."""
-    net, ids = model(case.split("-")[0]), torch.zeros(1, tokens(case), dtype=torch.long)
-    parts = {
-        "attention": [layer.attention for layer in net.layers],
-        "ffn": [layer.ffn for layer in net.layers],
+    `choices`: who -> {part: in how many processes it was chosen}; `rival`: mean.
+    """
+    runs = [r for r in first_runs() if (r["width"], r["n_tokens"]) == (width, n_tokens)]
+    shape = {
+        key: {p: profile_first.over_seeds([run[key][p] for run in runs]) for p in PARTS}
+        for key in ("shares", "time")
     }
-    for _ in range(2):
-        net(ids)
-    run = profile.profile(lambda: net(ids), parts)
-    scores = sum(span.seconds for span in run.spans if "scaled_dot_product" in span.name)
-    seconds = run.part_seconds()
-    total, attention, ffn = sum(seconds.values()), seconds["attention"], seconds["ffn"]
-    times = (scores, attention - scores, ffn, total - attention - ffn)
-    return Shares(*(time / total for time in times))
-
-
-def savings(shares: Shares, seq_len: int) -> dict[str, float]:
-    """The share of the time that each choice would save, if time went with what it leaves out."""
-    pairs = computed_pairs(seq_len, WINDOW, causal=True) / seq_len**2
-    return {"windows": shares.scores * (1 - pairs), "neurons": shares.ffn * REMOVED}
-
-
-def choice(shares: Shares, seq_len: int) -> str:
-    """The choice that the profile points to."""
-    expected = savings(shares, seq_len)
-    return max(expected, key=expected.__getitem__)
-
-
-@lru_cache(maxsize=8)
-def measurement(case: str) -> tuple[Shares, Comparison]:
-    """The profile of a case, and both choices timed beside the unchanged model."""
-    shape, ids = case.split("-")[0], torch.zeros(1, tokens(case), dtype=torch.long)
-    calls = {name: lambda net=net: net(ids) for name, net in choices(shape).items()}
-    with torch.no_grad(), bench.one_thread():
-        times = bench.compare(lambda: model(shape)(ids), calls, 2, REPEATS[case])
-    return shares(case), times
+    choices = {who: Counter(run["first"][who] for run in runs) for who in ("profile", "count")}
+    rival = fmean(run["rival"] for run in runs)
+    return shape | dict(flops=runs[0]["flops"], choices=choices, rival=rival)
 
 
 # --- The budget game -------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
-from efflab.bench import Comparison
 from efflab.config import PRESETS
 from efflab.cost import forward_flops
 from efflab.data import read_published
 from efflab.distributed import plan_fit
 from efflab.distributed.split import Plan
+from efflab.estimate import Estimate
+from efflab.experiments import profile_first as experiment
 from efflab.lab import Evidence, Outcome, judge
 from efflab_rooms.choose_plan import measure
 from efflab_rooms.choose_plan.measure import COUNTS
@@ -156,33 +157,40 @@ def parallel_choice(evidence: Iterable[Evidence | Mapping]) -> Outcome:
 
 # --- profile-first ---------------------------------------------------------------------------
 
+CHOICES = {
+    "twice": "two changes: time, profile's choices / FLOP count's (geometric mean over shapes)",
+    "best-profile": "time, profile's choice / best of four changes (geometric mean over shapes)",
+    "best-count": "time, FLOP count's choice / best of four changes (geometric mean over shapes)",
+    "spread": "time, best of four changes / worst of four (geometric mean over shapes)",
+    "differ": "shapes of ten in which the two choose differently (mean over processes)",
+    "quality-difference": "stdlib-gpt: bits per byte lost by the costliest of four changes",
+}
 
-def profile_evidence(
-    measurements: Mapping[str, tuple[measure.Shares, Comparison]],
-) -> list[Evidence]:
-    """Of each case the time after the profile's choice over the other's, with its A/A noise."""
-    name = "{width} wide, {n} tokens: time, profile's choice / other (by repeat)"
+
+def profile_evidence(cases: Mapping[str, Estimate]) -> list[Evidence]:
+    """From `profile_first.cases`."""
+    name = "{width} wide, {n} tokens: time, profile's choice / FLOP count's (five processes)"
     evidence = []
-    for case, (shares, times) in measurements.items():
-        choice = measure.choice(shares, measure.tokens(case))
-        rival = "windows" if choice == "neurons" else "neurons"
-        ratio = times.timings[choice].ratio_interval(times.timings[rival])
-        noisy = ratio.with_noise(min(times.band, MOST_NOISE))
-        width, n = case.split("-")
-        evidence.append(Evidence.of(f"time-{case}", name, noisy, "x", width=width, n=n))
-    return evidence
-
-
-MOST_NOISE = 0.99
-"""A band of noise wider than this tells nothing either."""
+    for key, value in cases.items():
+        if key.startswith("rival-"):
+            _, width, n = key.split("-")
+            evidence.append(Evidence.of(key, name, value, "x", "recorded", width=width, n=n))
+    units = {"differ": "", "quality-difference": "bits"}
+    return evidence + [
+        Evidence.of(key, name, cases[key], units.get(key, "x"), "recorded")
+        for key, name in CHOICES.items()
+    ]
 
 
 def own_profile_evidence() -> list[Evidence]:
-    """The evidence of this machine."""
-    return profile_evidence({case: measure.measurement(case) for case in measure.CASES})
+    """The recorded evidence."""
+    return profile_evidence(experiment.cases(measure.first_runs()))
 
 
 def profile_first(evidence: Iterable[Evidence | Mapping]) -> Outcome:
     """Find the bottleneck with the PyTorch Profiler, and iterate."""
-    alone = "one round of what the article calls iterating; cost in quality not counted"
-    return judge("profile-first", evidence, remarks={"choice": alone})
+    alike = (
+        "where both choose the same change the ratio is 1 by construction and its interval is the "
+        "A/A noise alone; a roofline, which counts bytes too, was no rival here"
+    )
+    return judge("profile-first", evidence, remarks={"choice": alike})

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from efflab import bench, lab
-from efflab.bench import Timing
+from efflab import lab
 from efflab.devices import DEVICES
 from efflab.distributed.split import Split, Training
 from efflab.estimate import Estimate
+from efflab.lab.judge import read_rules
 from efflab_rooms import texts
 from efflab_rooms.choose_plan import measure, verdicts
-from efflab_rooms.choose_plan.measure import Shares
 from efflab_rooms.choose_plan.verdicts import (
     light_evidence,
     light_first,
@@ -22,7 +21,6 @@ from efflab_rooms.choose_plan.verdicts import (
 )
 
 BUDGETS = ("latency", "memory", "training days", "checkpoint", "quality")
-ATTENTION, FFN = Shares(0.6, 0.1, 0.2, 0.1), Shares(0.05, 0.2, 0.65, 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -57,22 +55,16 @@ def grids(small=1.0, huge=0.6):
 ODD = {512: 0.35, 1024: 0.7, 2048: 1.0, 4096: 1.0}
 
 
-def times(windows, neurons, spread=0.01, band=0.01):
-    """What a run may measure: seconds of each choice, interleaved, with the baseline's noise."""
-
-    def timing(seconds):
-        return Timing(tuple(seconds * (1 + spread * (i % 3 - 1)) for i in range(9)))
-
-    timings = {"baseline": timing(1.0), "windows": timing(windows), "neurons": timing(neurons)}
-    ratios = {k: t.ratio_interval(timings["baseline"]) for k, t in timings.items()}
-    return bench.Comparison(timings, ratios, Estimate(1.0, 1 - band, 1 + band))
+SHAPES = read_rules()["profile-first"]["choice"]["cases"]
 
 
-def measurements(windows=1.0, neurons=0.75, **noise):
-    """Short texts whose FFN weighs most, and a long one of which windows save most."""
-    short = (FFN, times(windows, neurons, **noise))
-    long = (ATTENTION, times(0.6, 0.9, **noise))
-    return {case: long if case.endswith("2048") else short for case in measure.CASES}
+def rivals(ratio=0.9, width=0.02, **others):
+    """Cases that a record may come to: all ten shapes alike, and controls that hold."""
+    alike = Estimate(ratio, ratio - width, ratio + width)
+    shown = dict.fromkeys([*SHAPES, "twice", "best-profile", "best-count"], alike)
+    controls = {"quality-difference": Estimate(0.001, 0, 0.002), "differ": Estimate(5, 4.5, 5.5)}
+    controls["spread"] = Estimate(0.6, 0.55, 0.65)
+    return shown | controls | {key.replace("_", "-"): value for key, value in others.items()}
 
 
 def drives():
@@ -82,9 +74,9 @@ def drives():
     yield "parallel-choice", parallel_evidence(*grids(), ODD, error=0.03)
     yield "parallel-choice", parallel_evidence(*grids(0.8, 1.0), ODD, error=0.03)
     yield "parallel-choice", parallel_evidence(*grids(), ODD, error=0.25)
-    yield "profile-first", profile_evidence(measurements())
-    yield "profile-first", profile_evidence(measurements(band=0.4))
-    yield "profile-first", profile_evidence(measurements(0.7, 0.8))
+    yield "profile-first", profile_evidence(rivals())
+    yield "profile-first", profile_evidence(rivals(width=0.2))
+    yield "profile-first", profile_evidence(rivals(1.2))
 
 
 def words(outcome):
@@ -140,26 +132,23 @@ def test_the_planner_itself_can_split_a_small_model(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("made", "word"),
+    ("cases", "word"),
     [
-        (measurements(), "holds"),
-        (measurements(windows=0.79), "undecided"),
-        (measurements(band=0.4), "undecided"),
-        (measurements(band=3.0), "undecided"),
-        (measurements(0.7, 0.8), "does not hold"),
+        (rivals(), "holds"),
+        (rivals(1.0), "holds"),
+        (rivals(1.04), "undecided"),
+        (rivals(0.9, 0.2), "undecided"),
+        (rivals(1.2), "does not hold"),
+        (rivals(0.9) | {SHAPES[3]: Estimate(1.2, 1.1, 1.3)}, "does not hold"),
+        (rivals(differ=Estimate(2, 1.5, 2.5)), "undecided"),
+        (rivals(spread=Estimate(0.97, 0.95, 0.99)), "undecided"),
+        (rivals(quality_difference=Estimate(0.02, 0.015, 0.025)), "undecided"),
     ],
 )
-def test_profile_first_can_lose(made, word, both_languages):
-    found = profile_first(profile_evidence(made))
-    assert words(found) == {"choice": word}
-    lab.verdict("profile-first", found)
-
-
-def test_the_profile_is_never_compared_with_itself():
-    """Whichever it picks, the other of two different models is timed beside it."""
-    ratios = {e.id: e.value for e in profile_evidence(measurements())}
-    assert ratios["time-192-128"] == pytest.approx(0.75)
-    assert ratios["time-192-2048"] == pytest.approx(0.6 / 0.9)
+def test_profile_first_can_lose(cases, word, both_languages):
+    outcome = profile_first(profile_evidence(cases))
+    assert words(outcome) == {"choice": word}
+    lab.verdict("profile-first", outcome)
 
 
 def test_what_this_repository_computes():
