@@ -146,7 +146,8 @@ def first_change(width=384, tokens=1024):
         tr(who): ", ".join(f"{tr(part)} {n}/{own.total()}" for part, n in own.most_common())
         for who, own in zip(("profile", "FLOP count"), shape["choices"].values(), strict=True)
     }
-    title = tr("{width} wide, {n} tokens: what to change first (recorded)", width=width, n=tokens)
+    place = dict(width=width, n=number(tokens))
+    title = tr("{width} wide, {n} tokens: what to change first (recorded)", **place)
     title += "<br>" + "; ".join(f"{who}: {choice}" for who, choice in meta.items())
     meta[tr("time, profile's choice / FLOP count's")] = round(shape["rival"], 3)
     left, right = tr("share before (%)"), tr("time, this part changed / before")
@@ -173,19 +174,20 @@ def _add_bars(fig, names, ends, name: str, color: str, **where) -> None:
 def rivals():
     """Time after the profile's choices over after the count's in every shape; left of 1 it wins."""
     cases = profile_first.cases(measure.first_runs())
-    shapes = [(w, n) for n in profile_first.LENGTHS for w in profile_first.WIDTHS]
-    places = [tr("{width} wide, {n} tokens", width=w, n=n) for w, n in shapes]
+    shapes = [(w, n) for n in profile_first.LENGTHS for w in profile_first.WIDTHS]  # upwards
+    places = [tr("{width} wide, {n} tokens", width=w, n=number(n)) for w, n in shapes]
     meta = {tr("shapes in which they differ (mean over processes)"): round(cases["differ"].mean, 1)}
     title = tr("After the profile's choices and after the FLOP count's (recorded)")
     fig = blank(title, tr("time, profile's choice / FLOP count's"), "", meta=meta, height=460)
     for i, (key, name) in enumerate({"rival": "one change", "twice": "two changes"}.items()):
-        own = [cases[f"{key}-{width}-{n}"] for width, n in shapes]
+        own = [cases[f"{key}-{width}-{n}"] for width, n in shapes][::-1]
         x, low, high = zip(*map(_ends, own), strict=True)
         symbols = ["circle-open" if e.mean == 1 else "circle" for e in own]
         look = dict(mode="markers", marker=dict(symbol=symbols, size=9, color=COLOURS[i]))
         look |= dict(error_x=error_bars(x, low, high, thickness=1), name=tr(name))
-        fig.add_scatter(x=x, y=places, **look)
-    fig.update_yaxes(categoryorder="array", categoryarray=places[::-1], automargin=True)
+        heights = [row + 0.14 - 0.28 * i for row in reversed(range(len(shapes)))]
+        fig.add_scatter(x=x, y=heights, **look)
+    fig.update_yaxes(tickvals=list(range(len(shapes))), ticktext=places, automargin=True)
     rule = read_rules()["profile-first"]["choice"]
     return mark(fig, tr("the rule's bar"), x=rule["bar"] + rule["margin"])
 

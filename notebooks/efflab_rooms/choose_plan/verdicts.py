@@ -170,11 +170,9 @@ CHOICES = {
 def profile_evidence(cases: Mapping[str, Estimate]) -> list[Evidence]:
     """From `profile_first.cases`."""
     name = "{width} wide, {n} tokens: time, profile's choice / FLOP count's (five processes)"
-    evidence = []
-    for key, value in cases.items():
-        if key.startswith("rival-"):
-            _, width, n = key.split("-")
-            evidence.append(Evidence.of(key, name, value, "x", "recorded", width=width, n=n))
+    shapes = [key.split("-")[1:] for key in cases if key.startswith("rival-")]
+    keys = {f"rival-{width}-{n}": dict(width=width, n=f"{int(n):,}") for width, n in shapes}
+    evidence = [Evidence.of(k, name, cases[k], "x", "recorded", **own) for k, own in keys.items()]
     units = {"differ": "", "quality-difference": "bits"}
     return evidence + [
         Evidence.of(key, name, cases[key], units.get(key, "x"), "recorded")
