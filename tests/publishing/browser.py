@@ -190,13 +190,18 @@ def has_run(page, n_cells):
     return len(prompts) == n_cells and all(p.strip("[]:").isdigit() for p in prompts)
 
 
-def move_slider(explorer):
-    """One step of its first slider, to where there is room.
+def move_control(explorer):
+    """One step of its first slider, to where there is room; without one, the next of its first menu.
 
     JupyterLab may take the focus while it draws a cell that came into view, and the key goes
     elsewhere: like a reader, press again until the slider stands somewhere else.
     """
-    handle = explorer.locator(".noUi-handle").first
+    menus, handle = explorer.locator("select"), explorer.locator(".noUi-handle").first
+    if menus.count() and not handle.count():
+        options = menus.first.locator("option").count()
+        place = menus.first.evaluate("menu => menu.selectedIndex")
+        menus.first.select_option(index=(place + 1) % options)
+        return
     before = handle.get_attribute("aria-valuenow")
     at_end = before == handle.get_attribute("aria-valuemax")
 

@@ -19,7 +19,7 @@ from browser import (
     WIDTHS,
     WORDS,
     first_numbers,
-    move_slider,
+    move_control,
     opened_and_run,
     see_other_numbers,
     see_whole_picture,
@@ -143,7 +143,7 @@ def test_sliders_are_named_typed_values_are_answered_and_a_lost_kernel_is_told(
             ]
 
         wait_for(lambda: said() == [("length", "128"), ("window", "320")], 10, "names and values")
-        move_slider(explorer)
+        move_control(explorer)
         see_other_numbers(page, 0, first)
         assert said()[0] == ("length", "256")  # not 2, which is its place
 
@@ -184,13 +184,13 @@ def test_a_kernel_that_is_silent_or_died_is_told(script, lab, chromium, lab_fold
     nbformat.write(v4.new_notebook(cells=[cell]), lab_folder / "died.ipynb")
     with opened_and_run("died.ipynb", 1, "died", lab, chromium, script) as page:
         explorer, first = page.locator(EXPLORER), first_numbers(page, 0)
-        move_slider(explorer)
+        move_control(explorer)
         see_other_numbers(page, 0, first)
         told = page.locator(".jp-OutputArea-output", has_text="process").first.inner_text()
         process, second = int(told.split()[1]), page.evaluate(NUMBERS, 0)
         os.kill(process, signal.SIGSTOP)
         try:
-            move_slider(explorer)
+            move_control(explorer)
             wait_for(lambda: "does not answer" in page.evaluate(LOST), MOVE_SECONDS, "a word of it")
             assert page.evaluate(NUMBERS, 0) == second
         finally:
@@ -218,7 +218,7 @@ def run_and_explore(notebook, name, screenshot, lab, chromium, script=""):
             titles = buttons.evaluate_all("all => all.map(one => one.dataset.title)")
             assert titles
             assert set(titles) <= BUTTONS
-            move_slider(page.locator(EXPLORER).nth(index))
+            move_control(page.locator(EXPLORER).nth(index))
             see_other_numbers(page, index, first)
         for width in (*WIDTHS[1:], WIDTHS[0]):
             set_width(page, width)
