@@ -191,7 +191,7 @@ def has_run(page, n_cells):
 
 
 def move_control(explorer):
-    """One step of its first slider, to where there is room; without one, the next of its first menu.
+    """One step of its first slider, to where there is room; without one, its first menu's next.
 
     JupyterLab may take the focus while it draws a cell that came into view, and the key goes
     elsewhere: like a reader, press again until the slider stands somewhere else.
