@@ -1,5 +1,5 @@
 """Whether the part of a forward pass that takes longest by PyTorch Profiler is the one to change
-first, against a count of FLOPs as rival: the design to come of `profile-first.choice`.
+first, against a count of FLOPs as rival: what `profile-first.choice` rests on.
 
 A decoder as its formulas are written gives the next token of a random text. Each of four changes
 addresses one part: attention by the fused kernel, the layers' products by INT8, norms and
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflab import bench, cost, data, evaluate, points, profile
+from efflab import bench, cost, points, profile
 from efflab.acceleration import block
 from efflab.base.busy import others
 from efflab.bench import one_thread
@@ -31,6 +31,7 @@ from efflab.experiments.case_study_latency import alone
 from efflab.experiments.int8_latency import require_idle
 from efflab.experiments.record import by_seed, round_floats, run_cases
 from efflab.experiments.registration import rules_for
+from efflab.experiments.training import held_out_bits
 from efflab.model import Attention, Transformer
 from efflab.pretrained import read_card
 from efflab.tensors import Heads, Hidden, Ids
@@ -124,9 +125,10 @@ def norm_by_formula(norm: nn.LayerNorm) -> NormByFormula:
 
 def replace(model: nn.Module, kind: type, make_other: Callable[[nn.Module], nn.Module]) -> None:
     """Put `make_other(module)` in the place of every module of that kind."""
-    every = [(p, name, child) for p in model.modules() for name, child in p.named_children()]
-    for parent, name, child in every:
-        setattr(parent, name, make_other(child) if isinstance(child, kind) else child)
+    children = [(p, name, child) for p in model.modules() for name, child in p.named_children()]
+    for parent, name, child in children:
+        if isinstance(child, kind):
+            setattr(parent, name, make_other(child))
 
 
 def config(width: int, n_tokens: int) -> ModelConfig:
@@ -179,15 +181,12 @@ def bits_lost(seed: int) -> dict[str, float]:
 
     The head's change leaves the last token's logits as they are, and so the model.
     """
-    model, held_out = points.language_model(), data.stdlib_tokens("held-out")
-    ids, targets = data.random_windows(held_out, N_WINDOWS, WINDOW, seed)
-    windows = torch.cat([ids, targets[:, -1:]], dim=1)
 
-    def bits(changes: Collection[str]) -> float:
-        all_bits, n_bytes = evaluate.half_window_bits(make(model, changes).model, windows)
-        return float(all_bits.sum() / n_bytes.sum())
+    def bits(*changes: str) -> float:
+        return held_out_bits(make(points.language_model(), changes).model, N_WINDOWS, WINDOW, seed)
 
-    return {part: bits([part]) - bits([]) for part in PARTS}
+    plain = bits()
+    return {part: bits(part) - plain for part in PARTS}
 
 
 @one_thread()
@@ -202,12 +201,13 @@ def measure(width: int, n_tokens: int, seed: int, repeats: int = REPEATS) -> dic
     shape = config(width, n_tokens)
     torch.manual_seed(seed)
     model, ids = Transformer(shape), torch.randint(VOCAB, (1, n_tokens))
-    shares, flops = time_shares(make(model), ids), flop_shares(shape, n_tokens)
+    plain, nets = make(model), {(part,): make(model, [part]) for part in PARTS}
+    shares, flops = time_shares(plain, ids), flop_shares(shape, n_tokens)
     by_profile, by_count = largest(shares), largest(flops)
-    then = largest(time_shares(make(model, [by_profile]), ids), [by_profile])
+    then = largest(time_shares(nets[by_profile,], ids), [by_profile])
     both = [tuple(sorted(p)) for p in ((by_profile, then), (by_count, largest(flops, [by_count])))]
-    nets = {changes: make(model, changes) for changes in [(part,) for part in PARTS] + both}
-    plain, calls = make(model), {key: lambda net=net: net(ids) for key, net in nets.items()}
+    nets |= {changes: make(model, changes) for changes in both}
+    calls = {key: lambda net=net: net(ids) for key, net in nets.items()}
     with torch.no_grad():
         times = bench.compare(lambda: plain(ids), calls, WARMUP, repeats)
     after = times.timings
@@ -230,8 +230,7 @@ def run_one(width: int, n_tokens: int, seed: int) -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Every shape with every seed; recorded as data/experiments/profile-first."""
-    every = product(LENGTHS, WIDTHS, SEEDS)
-    each = [dict(width=width, n_tokens=n, seed=seed) for n, width, seed in every]
+    each = [dict(width=w, n_tokens=n, seed=s) for n, w, s in product(LENGTHS, WIDTHS, SEEDS)]
     own = dict(n_changes=len(PARTS), n_layer=N_LAYER, vocab_size=VOCAB, repeats=REPEATS)
     own |= dict(warmup=WARMUP, n_profiles=N_PROFILES, n_windows=N_WINDOWS, window=WINDOW)
     options = dict(models={"stdlib-gpt": read_card()["sha256"]}, rules=rules_for(NAME), fresh=fresh)

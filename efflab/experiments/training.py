@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from efflab import data, train
+from efflab import data, evaluate, train
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -35,3 +35,11 @@ def held_out_loss(model: nn.Module, n_windows: int, seq_len: int) -> float:
     """Nats per token on `n_windows` held-out windows, the same for all models."""
     held_out = data.random_windows(data.stdlib_tokens("held-out"), n_windows, seq_len, 0)
     return train.language_model_loss(model, *held_out).item()
+
+
+def held_out_bits(model: nn.Module, n_windows: int, seq_len: int, seed: int) -> float:
+    """Bits per byte of the second halves of the seed's random held-out windows."""
+    held_out = data.stdlib_tokens("held-out")
+    ids, targets = data.random_windows(held_out, n_windows, seq_len, seed)
+    bits, n_bytes = evaluate.half_window_bits(model, torch.cat([ids, targets[:, -1:]], dim=1))
+    return float(bits.sum() / n_bytes.sum())

@@ -8,15 +8,13 @@ over seeds covers texts too. The control: the window in the shipped model, which
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 
-import torch
-
-from efflab import data, evaluate, points, train
+from efflab import points, train
 from efflab.bench import one_thread
 from efflab.errors import require_one_of
 from efflab.estimate import Estimate, paired_difference
 from efflab.experiments import lighten
 from efflab.experiments.record import by_seed
-from efflab.experiments.training import training_windows
+from efflab.experiments.training import held_out_bits, training_windows
 from efflab.experiments.variants import run_variants
 from efflab.model import Transformer
 from efflab.pretrained import read_card
@@ -46,10 +44,7 @@ def make(variant: str) -> Transformer:
 
 def seed_bits(model: Transformer, seed: int) -> float:
     """Bits per byte of the second halves of the seed's held-out windows."""
-    held_out = data.stdlib_tokens("held-out")
-    ids, targets = data.random_windows(held_out, N_WINDOWS, SEQ_LEN, seed)
-    bits, n_bytes = evaluate.half_window_bits(model, torch.cat([ids, targets[:, -1:]], dim=1))
-    return float(bits.sum() / n_bytes.sum())
+    return held_out_bits(model, N_WINDOWS, SEQ_LEN, seed)
 
 
 def run_one(variant: str, seed: int) -> dict:

@@ -1,4 +1,4 @@
-"""The design to come of `profile-first`: four changes that cost nothing, and two ways to choose."""
+"""The experiment of `profile-first`: four changes that cost nothing, and two ways to choose."""
 
 import json
 from math import prod
@@ -13,8 +13,7 @@ from efflab.experiments.registration import rule_hash
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.model import Transformer
 
-DESIGN = read_rules()["profile-first"]["choice"]
-RULE = DESIGN.get("next", DESIGN)
+RULE = read_rules()["profile-first"]["choice"]
 
 
 @pytest.fixture(scope="module")
