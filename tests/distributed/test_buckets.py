@@ -86,7 +86,7 @@ def test_a_real_model_s_gradients_travel_in_buckets_while_it_computes(ranks):
     assert len(one.transfers) == 1
     assert len(many.transfers) > 3
     assert many.transfers[0].start < many.backward  # while layers are still computing
-    assert one.transfers[0].ready == pytest.approx(one.backward, rel=0.1)
+    assert one.transfers[0].ready >= one.backward  # it waits for every layer
     for before, after in zip(many.transfers, many.transfers[1:], strict=False):
         assert before.end <= after.start
 
