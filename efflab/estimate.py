@@ -99,16 +99,27 @@ def paired_difference(a: Values, b: Values) -> Estimate:
     """
     a, b = _floats("a", a), _floats("b", b)
     require(len(a) == len(b) >= 2, "a", len(a), f"two pairs or more, as many as b has ({len(b)})")
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    return _by_student(differences, len(differences) ** -0.5)
+    return of_mean([x - y for x, y in zip(a, b, strict=True)])
 
 
-def _by_student(values: list[float], scale: float) -> Estimate:
-    """The mean, give or take `scale` standard deviations times Student's t."""
+def of_mean(values: Values) -> Estimate:
+    """Mean with Student's t interval.
+
+    >>> print(of_mean([5.0, 5.2, 5.1]))
+    5.100 (4.852 to 5.348)
+    """
+    return _by_student(values, 0)
+
+
+def _by_student(values: Values, n_more: int) -> Estimate:
+    """The mean, with an interval for the true mean and for that of `n_more` further values."""
     from scipy import stats
 
-    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half, middle = t * stdev(values) * scale, mean(values)
+    values = _floats("values", values)
+    n = len(values)
+    require(n >= 2, "number of values", n, "at least two")
+    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    half, middle = t * stdev(values) * (n_more + 1 / n) ** 0.5, mean(values)
     return Estimate(middle, middle - half, middle + half)
 
 
@@ -134,9 +145,7 @@ def one_more(values: Values) -> Estimate:
     >>> print(one_more([5.0, 5.2, 5.1]))
     5.100 (4.603 to 5.597)
     """
-    values = _floats("values", values)
-    require(len(values) >= 2, "number of values", len(values), "at least two")
-    return _by_student(values, (1 + 1 / len(values)) ** 0.5)
+    return _by_student(values, 1)
 
 
 check_module(__name__)

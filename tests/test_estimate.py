@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from efflab.estimate import Estimate, bootstrap, of_median, one_more, paired_difference
+from efflab.estimate import Estimate, bootstrap, of_mean, of_median, one_more, paired_difference
 
 
 def test_an_estimate_says_its_interval_and_stays_as_it_is():
@@ -32,7 +32,8 @@ def test_an_estimate_lies_in_its_interval(numbers, message):
 
 
 def test_a_sample_with_what_is_no_number_has_no_estimate():
-    for estimate in (bootstrap, of_median, one_more, lambda x: paired_difference(x, [0.0] * 3)):
+    sampled = (bootstrap, of_mean, of_median, one_more, lambda x: paired_difference(x, [0.0] * 3))
+    for estimate in sampled:
         for wrong in (float("nan"), float("inf")):
             with pytest.raises(ValueError, match=r"\[1\]=(nan|inf): expected a finite number"):
                 estimate([1.0, wrong, 2.0])
@@ -75,6 +76,13 @@ def test_what_pairs_have_in_common_cancels():
     assert found.low == pytest.approx(0.5)
 
 
+def test_a_mean_has_the_t_interval():
+    values = [3.0, 4.1, 5.0, 7.5]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = of_mean(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+
+
 @pytest.mark.parametrize(("n", "rank"), [(1, 1), (5, 1), (6, 1), (9, 2), (15, 4), (101, 41)])
 def test_the_median_lies_between_these_ranks(n, rank):
     """The widest pair of order statistics that still covers 95 % (all of them below six)."""
@@ -103,6 +111,7 @@ def test_one_more_of_a_kind_falls_inside_19_times_of_20(n):
         (lambda: bootstrap([1.0]), "numerators"),
         (lambda: bootstrap([1.0, 2.0], [1.0]), "denominators"),
         (lambda: of_median([]), "values"),
+        (lambda: of_mean([1.0]), "number of values=1"),
         (lambda: one_more([1.0]), "number of values=1"),
     ],
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from efflab import data
 from efflab.bench import one_thread
 from efflab.errors import require
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean, paired_difference
 from efflab.experiments import dynamic_attention
 from efflab.experiments.record import by_seed, run_cases
 from efflab.experiments.registration import rules_for
@@ -122,9 +122,8 @@ def run_one(mixer: str, seed: int) -> dict:
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """`CASES` in tokens, paired by seed; each seed has its own models and its own texts."""
     tokens = by_seed(runs, "mixer", "tokens")
-    nothing = [0.0] * len(tokens["dynamic"])
     return {
-        key: paired_difference(tokens[a], tokens[b] if b else nothing)
+        key: paired_difference(tokens[a], tokens[b]) if b else of_mean(tokens[a])
         for key, (a, b) in CASES.items()
     }
 

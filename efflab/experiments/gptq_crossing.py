@@ -15,7 +15,7 @@ from efflab.bench import one_thread
 from efflab.compression.calibration import SEQ_LEN, calibration, quantize_by
 from efflab.compression.gptq import output_error
 from efflab.compression.packed import Quantized
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.experiments.gptq_quality import language_model
 from efflab.experiments.record import run_cases
 from efflab.experiments.registration import rules_for
@@ -51,7 +51,7 @@ def run_one(n_tokens: int, seed: int) -> dict:
 def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """{"tokens-128": GPTQ's error over rounding to nearest's, mean and interval over seeds, ...}"""
     ratios = {n: [run["ratio"] for run in runs if run["n_tokens"] == n] for n in TOKENS}
-    return {f"tokens-{n}": paired_difference(v, [0.0] * len(v)) for n, v in ratios.items()}
+    return {f"tokens-{n}": of_mean(v) for n, v in ratios.items()}
 
 
 @one_thread()

@@ -31,7 +31,7 @@ from efflab.compression.openvino import (
 )
 from efflab.config import PRESETS
 from efflab.errors import require, require_one_of
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.int8_engines import OPENVINO, OPENVINO_FP32, full_batch
 from efflab.experiments.int8_engines import SHAPES as INPUTS
@@ -181,7 +181,5 @@ def cases(blocks: Iterable[Mapping], value: str = "ratio") -> dict[str, Estimate
 
 def over_seeds(runs: list[Mapping], value: str) -> Estimate:
     """Mean of that ratio and its interval over runs, widened by that of fp32's second run."""
-    ratio, again = (
-        paired_difference([run[key] for run in runs], [0.0] * len(runs)) for key in (value, "again")
-    )
+    ratio, again = (of_mean([run[key] for run in runs]) for key in (value, "again"))
     return ratio.with_noise(max(again.high - 1, 1 - again.low))

@@ -26,7 +26,7 @@ from efflab.bench import one_thread
 from efflab.compression.engines import torch_dynamic_int8
 from efflab.config import ModelConfig
 from efflab.errors import require_one_of
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.experiments.case_study_latency import alone
 from efflab.experiments.int8_latency import require_idle
 from efflab.experiments.record import by_seed, round_floats, run_cases
@@ -252,10 +252,10 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """
     runs, estimates = [run | dict(shape=shape_name(run)) for run in runs], {}
     for shape, again in by_seed(runs, "shape", "again").items():
-        noise = over_seeds(again)
+        noise = of_mean(again)
         band = max(noise.high - 1, 1 - noise.low)
         for key, value in (("rival", "rival"), ("twice", "rival_twice")):
-            ratio = over_seeds(by_seed(runs, "shape", value)[shape])
+            ratio = of_mean(by_seed(runs, "shape", value)[shape])
             estimates[f"{key}-{shape}"] = ratio.with_noise(band)
     return estimates | over_shapes(runs)
 
@@ -271,11 +271,11 @@ def over_shapes(runs: list[dict]) -> dict[str, Estimate]:
     groups = [[run for run in runs if run["seed"] == s] for s in sorted({r["seed"] for r in runs})]
 
     def average(value: Callable[[dict], float]) -> Estimate:
-        return over_seeds([float(np.mean([value(run) for run in group])) for group in groups])
+        return of_mean([float(np.mean([value(run) for run in group])) for group in groups])
 
     def ratio(value: Callable[[dict], float]) -> Estimate:
         means = [np.mean([np.log(value(run)) for run in group]) for group in groups]
-        return over_seeds([float(np.exp(mean)) for mean in means])
+        return of_mean([float(np.exp(mean)) for mean in means])
 
     lost = [average(lambda run, part=part: run["lost"][part]) for part in PARTS]
     differ = [sum(len(set(run["first"].values())) > 1 for run in group) for group in groups]
@@ -283,7 +283,7 @@ def over_shapes(runs: list[dict]) -> dict[str, Estimate]:
         "best-profile": ratio(lambda run: run["time"][run["first"]["profile"]] / fastest(run)),
         "best-count": ratio(lambda run: run["time"][run["first"]["count"]] / fastest(run)),
         "quality-difference": max(lost, key=lambda bits: abs(bits.mean)),
-        "differ": over_seeds(differ),
+        "differ": of_mean(differ),
         "spread": ratio(lambda run: fastest(run) / max(run["time"].values())),
         "twice": ratio(lambda run: run["rival_twice"]),
     }
@@ -292,8 +292,3 @@ def over_shapes(runs: list[dict]) -> dict[str, Estimate]:
 def fastest(run: Mapping) -> float:
     """The time after the best change, over the unchanged model's."""
     return min(run["time"].values())
-
-
-def over_seeds(values: list[float]) -> Estimate:
-    """Mean and 95 % interval (Student's t) over seeds."""
-    return paired_difference(values, [0.0] * len(values))

@@ -18,6 +18,7 @@ from efflab.distributed import plan_fit
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import ZERO_STAGES, Plan, Training
 from efflab.errors import require
+from efflab.estimate import of_mean
 from efflab.experiments import budget_game, profile_first
 from efflab.experiments.profile_first import PARTS
 from efflab.experiments.record import read_record
@@ -138,7 +139,7 @@ def first_of(width: int, n_tokens: int) -> dict:
     """
     runs = [r for r in first_runs() if (r["width"], r["n_tokens"]) == (width, n_tokens)]
     shape = {
-        key: {p: profile_first.over_seeds([run[key][p] for run in runs]) for p in PARTS}
+        key: {p: of_mean([run[key][p] for run in runs]) for p in PARTS}
         for key in ("shares", "time")
     }
     choices = {who: Counter(run["first"][who] for run in runs) for who in ("profile", "count")}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.experiments import gptq_crossing as crossing
 from efflab.experiments.gptq_quality import BITS
 from efflab.lab import Evidence, Outcome, judge
@@ -60,7 +60,7 @@ def _crossing(id: str, name: str, ratio: Estimate, n: int) -> Evidence:
 
 def _by_seed(id: str, name: str, values: Sequence[float], unit: str, bits: int) -> Evidence:
     """The mean over seeds with Student's t interval."""
-    mean = paired_difference(values, [0.0] * len(values))
+    mean = of_mean(values)
     return Evidence.of(id, name, mean, unit, "recorded", bits=bits, n=len(values))
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from efflab import bench, data, train
 from efflab.base.hooks import watch_inputs
 from efflab.errors import require_int
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.model import Attention, Transformer, attention_weights, attention_written_out
 from efflab.structure.linformer import (
     LinformerAttention,
@@ -123,7 +123,7 @@ def output_error(layer: Callable, full: Attention, x: Tensor) -> Estimate:
     """Per cent by which a layer's output on x (B,T,C) is off full attention's; interval by text."""
     expected = full(x)
     off = 100 * (layer(x) - expected).norm(dim=(1, 2)) / expected.norm(dim=(1, 2))
-    return paired_difference(off.tolist(), [0.0] * len(x))
+    return of_mean(off.tolist())
 
 
 def drop_in_errors(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate, of_mean
 from efflab.experiments.attention_bench import BLOCK
 from efflab.lab import Evidence, Outcome, by_id, judge, number
 from efflab.structure.pairs import computed_pairs
@@ -74,7 +74,7 @@ def of_accuracies(shares: list[float]) -> Estimate:
     mean, n = sum(shares) / len(shares), measure.N_TEXTS * len(shares)
     low, high = stats.binomtest(round(mean * n), n).proportion_ci()
     if len(shares) > 1:
-        seeds = paired_difference(shares, [0.0] * len(shares))
+        seeds = of_mean(shares)
         low, high = max(min(low, seeds.low), 0.0), min(max(high, seeds.high), 1.0)
     return Estimate.widened(mean, low, high)
 
