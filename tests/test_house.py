@@ -25,7 +25,7 @@ CAPABILITIES = {
     "what the command says: refusals before the work, whole lists, help, packages": 27,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
-    "experiments with the power to decide, and what their records come to": 766,
+    "experiments with the power to decide, and what their records come to": 970,
     "wrong results and refusals by name that reviews of the code found": 285,
     "whose the libraries are that the site carries": 16,
 }
@@ -36,7 +36,7 @@ MOST_LINES = {"efflab": 14_507 + sum(CAPABILITIES.values())}
 # 16's statements say what their sources compare with, 11's table what is back against dense;
 # checks of exercises that refuse what they must, and a contrast of four cells in 15; targets and
 # open exercises in chapter 1; labels that name quantity and unit, on lines of their own
-MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 34 + 104 + 60
+MOST_LINES["efflab_rooms"] = 7_500 + 390 + 80 + 25 + 15 + 10 + 18 + 48 + 10 + 9 + 34 + 104 + 58
 """Lines of code, without blanks, comments and docstrings. A limit goes down, never up; what a new
 capability brings stands apart."""
 MOST_LINES_A_FILE = 300

@@ -138,10 +138,7 @@ def first_of(width: int, n_tokens: int) -> dict:
     `choices`: who -> {part: in how many processes it was chosen}; `rival`: mean.
     """
     runs = [r for r in first_runs() if (r["width"], r["n_tokens"]) == (width, n_tokens)]
-    shape = {
-        key: {p: of_mean([run[key][p] for run in runs]) for p in PARTS}
-        for key in ("shares", "time")
-    }
+    shape = {k: {p: of_mean([r[k][p] for r in runs]) for p in PARTS} for k in ("shares", "time")}
     choices = {who: Counter(run["first"][who] for run in runs) for who in ("profile", "count")}
     rival = fmean(run["rival"] for run in runs)
     return shape | dict(flops=runs[0]["flops"], choices=choices, rival=rival)
