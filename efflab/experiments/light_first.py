@@ -1,13 +1,12 @@
 """Light structures against other techniques at equal quality: the designs to come of `light-first`.
 
 Small decoders learn Python source from scratch, by the same batches in the same number of steps. A
-family of plain ones, by width, says what a plain model of any quality costs: a quadratic of bits
-per byte, fitted to the logarithms of cost over all seeds, each seed's bits centred at its family's
-mean. What a technique costs over that is its cost at equal quality; each technique stands alone.
-Bytes are counted here; `light_first_times` has the times. Controls: a plain model comes to 1 where
-the fit leaves it out, and one that loses neurons after its training comes to more than 1. Pilots
-with seed 290 chose the steps, by two plain models alone, and the rate, the best of 0.003 to 0.024
-for ALBERT, and of 0.006 and 0.012 for a plain model, after 500 steps.
+family of plain ones, by width, says in each seed what a plain model of any quality costs. What a
+technique costs over that is its cost at equal quality; each technique stands alone. Bytes are
+counted here; `light_first_times` has the times. Controls: a plain model comes to 1 where its family
+lacks it, and one that loses neurons after its training comes to more than 1. Pilots with seed 290
+chose the steps, by two plain models alone, and the rate, the best of 0.003 to 0.024 for ALBERT, and
+of 0.006 and 0.012 for a plain model, after 500 steps.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,15 +17,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from numpy.polynomial import Polynomial
 
 from efflab import train
 from efflab.bench import one_thread
 from efflab.compression.calibration import calibration, quantize_by
-from efflab.compression.language import openvino_language_int8
+from efflab.compression.language import (
+    LanguageEngine,
+    openvino_language,
+    openvino_language_int8,
+)
 from efflab.compression.packed import model_bytes, quantize_weights, with_weights
 from efflab.config import PRESETS, ModelConfig
-from efflab.errors import require, require_one_of
+from efflab.errors import require_one_of
 from efflab.estimate import Estimate, of_mean
 from efflab.experiments import case_study
 from efflab.experiments.record import round_floats
@@ -38,19 +40,20 @@ from efflab.structure.window import with_windows
 
 NAME = "light-first"
 HEAD_DIM, SEQ_LEN, BATCH_SIZE, N_STEPS, N_WINDOWS = 32, 512, 4, 1500, 64
+"""A head is as wide, or wider where the width is no multiple."""
 TABLE_WIDTH, WINDOW, GROUP = 64, 64, 32
 """Of ALBERT's factorized embedding; tokens that a query sees before it; weights with one scale."""
 RATIO, DENSE_SHARE = 0.5, 0.6
 """Neurons that pruning removes, and the share of the steps before it."""
 LR = 0.012
 """Muon's peak rate; AdamW's, for tables and norms, is half of it."""
-FAMILY = ("plain-32", "plain-64", "plain-96", "plain-128")
+FAMILY = ("plain-32", "plain-48", "plain-64", "plain-80", "plain-96", "plain-128")
 LARGEST, WITHHELD = FAMILY[-1], ("plain-64", "plain-96")
 LIGHT = ("albert-192", "windows-128")
 PRUNED, INT8, GPTQ, COMPILED, NAIVE = "pruned", "int8", "gptq", "compiled", "naive"
 OTHERS = (PRUNED, INT8, GPTQ, COMPILED)
-"""What is done to the largest plain model; "compiled": its graph by another engine, which changes
-no bit; "naive", a control, loses as many neurons as "pruned", and trains no more."""
+"""What is done to the largest plain model; "compiled": its graph in another engine; "naive", a
+control, loses as many neurons as "pruned", and trains no more."""
 VARIANTS = (*FAMILY, *LIGHT, PRUNED)
 SEEDS = tuple(range(270, 275))
 BUDGETS = ("checkpoint", "latency", "training")
@@ -84,7 +87,7 @@ def prune(model: Transformer) -> Transformer:
 def train_variant(variant: str, seed: int) -> Transformer:
     """The model of one of `VARIANTS` after `N_STEPS` steps of the seed's batches.
 
-    The pruned one loses its neurons on the way, and goes on from the rate that it has come to.
+    The pruned one loses its neurons on the way; after a warm-up it goes on at the rate that it had.
     """
     torch.manual_seed(seed)
     model = make(variant)
@@ -106,22 +109,29 @@ def point(model: Callable, n_bytes: int, seed: int) -> dict:
     return dict(bits=held_out_bits(model, N_WINDOWS, SEQ_LEN, seed), nbytes=n_bytes)
 
 
-def make_int8(model: Transformer, folder: Path):
+def make_compiled(model: Transformer, folder: Path) -> LanguageEngine:
+    """The model's graph as OpenVINO compiles it, in fp32, for one text."""
+    return openvino_language(model, folder / "fp32.xml", (1, SEQ_LEN))
+
+
+def make_int8(model: Transformer, folder: Path) -> LanguageEngine:
     """OpenVINO's INT8 of a model, for one text, as a CPU of either kind computes it exactly."""
     ids = case_study.calibration()[0]
     return openvino_language_int8(model, folder / "int8.xml", (1, SEQ_LEN), ids, seven_bits=True)
 
 
 def compression_points(model: Transformer, seed: int) -> dict[str, dict]:
-    """Points of what is done to a trained model: INT8 by OpenVINO, GPTQ's layers in 4 bits beside
-    tables in 8, and neurons removed without training. Bytes are those of packed weights."""
+    """Points of what is done to a trained model: OpenVINO's fp32 and INT8, GPTQ's layers in 4 bits
+    beside tables in 8, and neurons removed without training. Bytes are those of packed weights."""
     eight = quantize_weights(model, 8, axis=0)
     four = eight | quantize_by("gptq", model, 4, GROUP, calibration(seed=seed))
     pruned = prune(model)
     with TemporaryDirectory() as folder:
         int8 = point(make_int8(model, Path(folder)), model_bytes(model, eight), seed)
+        compiled = point(make_compiled(model, Path(folder)), weight_bytes(model), seed)
     gptq = point(with_weights(model, four), model_bytes(model, four), seed)
-    return {INT8: int8, GPTQ: gptq, NAIVE: point(pruned, weight_bytes(pruned), seed)}
+    naive = point(pruned, weight_bytes(pruned), seed)
+    return {INT8: int8, GPTQ: gptq, COMPILED: compiled, NAIVE: naive}
 
 
 def run_one(variant: str, seed: int) -> dict:
@@ -129,7 +139,7 @@ def run_one(variant: str, seed: int) -> dict:
     model = train_variant(variant, seed)
     points = {variant: point(model, weight_bytes(model), seed)}
     if variant == LARGEST:
-        points |= compression_points(model, seed) | {COMPILED: points[LARGEST]}
+        points |= compression_points(model, seed)
     return dict(points=round_floats(points, 5))
 
 
@@ -160,20 +170,23 @@ def costs(points: Points, times: Mapping) -> dict[str, dict[str, float]]:
     return dict(checkpoint=n_bytes, latency=latency, training=step)
 
 
-def centred_bits(points: Points) -> dict[str, float]:
-    """Each technique's bits per byte less the mean of the seed's family."""
-    middle = fmean(points[member]["bits"] for member in FAMILY)
-    return {name: values["bits"] - middle for name, values in points.items()}
+def plain_cost(points: Points, cost: Mapping[str, float], without: str = "") -> Callable:
+    """A function from bits per byte to the logarithm of a plain model's cost, of one seed.
 
+    Through the family's own, without turns between them (Fritsch and Butland 1984), and straight on
+    beyond them.
+    """
+    from scipy.interpolate import PchipInterpolator
 
-def plain_cost(bits: list[Costs], cost: list[Costs], without: str = "") -> Polynomial:
-    """The logarithm of a plain model's cost by centred bits per byte, fitted to all seeds."""
-    members = [member for member in FAMILY if member != without]
-    pairs = [(b[m], np.log(c[m])) for m in members for b, c in zip(bits, cost, strict=True)]
-    fit = Polynomial.fit(*zip(*pairs, strict=True), deg=2)
-    falls = bool((fit.deriv()(np.array(fit.domain)) < 0).all())
-    require(falls, "bits per byte of the family", pairs, "fewer bits for a higher cost")
-    return fit
+    members = sorted((points[m]["bits"], np.log(cost[m])) for m in FAMILY if m != without)
+    curve, (least, *_, most) = PchipInterpolator(*zip(*members, strict=True)), dict(members)
+    slope = curve.derivative()
+
+    def log_cost(bits: float) -> float:
+        inside = min(max(bits, least), most)
+        return float(curve(inside) + slope(inside) * (bits - inside))
+
+    return log_cost
 
 
 def equal_costs(points: list[Points], times: list[Mapping]) -> dict[str, dict[str, list[float]]]:
@@ -181,16 +194,13 @@ def equal_costs(points: list[Points], times: list[Mapping]) -> dict[str, dict[st
 
     `points` and `times` of the same seeds.
     """
-    bits, found = list(map(centred_bits, points)), {}
-    each = [costs(p, t) for p, t in zip(points, times, strict=True)]
-    for budget in BUDGETS:
-        cost = [by_budget[budget] for by_budget in each]
-        fits = dict.fromkeys((*LIGHT, *OTHERS, NAIVE), plain_cost(bits, cost))
-        fits |= {member: plain_cost(bits, cost, member) for member in WITHHELD}
-        found[budget] = {
-            name: [float(np.log(c[name]) - fit(b[name])) for b, c in zip(bits, cost, strict=True)]
-            for name, fit in fits.items()
-        }
+    names = (*LIGHT, *OTHERS, NAIVE, *WITHHELD)
+    found: dict[str, dict] = {budget: {name: [] for name in names} for budget in BUDGETS}
+    for seed_points, seed_times in zip(points, times, strict=True):
+        for budget, cost in costs(seed_points, seed_times).items():
+            for name, logs in found[budget].items():
+                plain = plain_cost(seed_points, cost, without=name)
+                logs.append(float(np.log(cost[name])) - plain(seed_points[name]["bits"]))
     return found
 
 

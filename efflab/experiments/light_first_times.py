@@ -1,8 +1,9 @@
 """Times of `light_first`'s models: of one text, and of a training step.
 
-Weights are random: times do not depend on them. "compiled" is the largest plain model's graph, by
-OpenVINO for a text and by `torch.compile` for a step. All are interleaved with that model itself,
-in a process of its own for each seed, on a machine that does nothing else.
+Weights are random: times depend on them only by which layers pruning takes most from. "compiled" is
+the largest plain model's graph, by OpenVINO for a text and by `torch.compile` for a step. All are
+interleaved with that model itself, in a process of its own for each seed, on a machine that does
+nothing else.
 """
 
 from collections.abc import Callable, Hashable
@@ -16,7 +17,7 @@ from torch import nn
 from efflab import bench, data, train
 from efflab.base.busy import busy_cores, others
 from efflab.bench import one_thread
-from efflab.compression.language import openvino_language, torch_language
+from efflab.compression.language import torch_language
 from efflab.experiments import light_first as models
 from efflab.experiments.case_study_latency import alone
 from efflab.experiments.int8_latency import require_idle
@@ -46,7 +47,7 @@ def text_calls(made: dict[str, Transformer], folder: Path) -> dict[Hashable, Cal
     ids = data.random_windows(data.stdlib_tokens("held-out"), 1, SEQ_LEN, 0)[0]
     engines = {name: torch_language(name, model) for name, model in made.items()}
     plain = made[LARGEST]
-    engines |= {COMPILED: openvino_language(plain, folder / "fp32.xml", (1, SEQ_LEN))}
+    engines |= {COMPILED: models.make_compiled(plain, folder)}
     engines |= {INT8: models.make_int8(plain, folder)}
     return {name: lambda engine=engine: engine(ids) for name, engine in engines.items()}
 

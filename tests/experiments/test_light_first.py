@@ -16,15 +16,16 @@ from efflab.model import n_parameters
 from efflab.structure.window import SlidingAttention
 
 RULES = [part.get("next", part) for part in read_rules()["light-first"].values()]
+MARGIN = RULES[0]["controls"][0]["margin"]
 NAMES = (*experiment.VARIANTS, *experiment.OTHERS, experiment.NAIVE)
 
 
 def points(**bits):
     """Points of a seed: bytes double with each 0.1 bits fewer, as the family's times do."""
-    levels = dict(zip(experiment.FAMILY, (2.3, 2.2, 2.1, 2.0), strict=True))
+    levels = dict(zip(experiment.FAMILY, (2.5, 2.4, 2.3, 2.2, 2.1, 2.0), strict=True))
     named = {name.replace("_", "-"): value for name, value in bits.items()}
     levels = dict.fromkeys(NAMES, 2.0) | levels | named
-    return {name: dict(bits=b, nbytes=1000 * 2 ** (10 * (2.3 - b))) for name, b in levels.items()}
+    return {name: dict(bits=b, nbytes=1000 * 2 ** (10 * (2.5 - b))) for name, b in levels.items()}
 
 
 def texts_of(points, more):
@@ -34,7 +35,7 @@ def texts_of(points, more):
 
 def times(seed=270, again=1.0, **latency):
     """Times of a seed that double likewise."""
-    plain = dict(zip(experiment.FAMILY, (0.125, 0.25, 0.5, 1.0), strict=True))
+    plain = {member: 2.0**-i for i, member in enumerate(reversed(experiment.FAMILY))}
     rest = dict.fromkeys(name for name in NAMES if name not in plain) | plain
     both = {name: 1.0 if value is None else value for name, value in rest.items()}
     named = {name.replace("_", "-"): value for name, value in latency.items()}
@@ -72,9 +73,11 @@ def test_the_light_models_are_light_in_what_they_claim():
     assert sizes["windows-128"] == sizes["plain-128"]
     windows = [m for m in models["windows-128"].modules() if isinstance(m, SlidingAttention)]
     assert [m.window_size for m in windows] == [experiment.WINDOW] * 6
+    n_heads = [models[member].config.n_head for member in experiment.FAMILY]
+    assert n_heads == [1, 1, 2, 2, 3, 4]
     assert sizes["pruned"] == sizes[experiment.LARGEST]
-    with pytest.raises(ValueError, match="variant='plain-80'"):
-        experiment.make("plain-80")
+    with pytest.raises(ValueError, match="variant='plain-81'"):
+        experiment.make("plain-81")
 
 
 def test_the_pruned_model_trains_as_many_steps_as_all_others(monkeypatch):
@@ -103,10 +106,11 @@ def test_a_run_has_a_point_of_all_that_is_made_of_its_model(monkeypatch):
     monkeypatch.setattr(experiment, "N_WINDOWS", 2)
     monkeypatch.setattr(experiment, "LARGEST", "plain-64")
     exact = lambda model, folder: torch_language("exact", model)  # noqa: E731
-    monkeypatch.setattr(experiment, "make_int8", exact)
+    for name in ("make_int8", "make_compiled"):
+        monkeypatch.setattr(experiment, name, exact)
     run = experiment.run_one("plain-64", 3)
     found = run["points"]
-    assert list(found) == ["plain-64", "int8", "gptq", "naive", "compiled"]
+    assert list(found) == ["plain-64", "int8", "gptq", "compiled", "naive"]
     assert found["int8"]["bits"] == found["compiled"]["bits"] == found["plain-64"]["bits"]
     n_bytes = {
         name: values["nbytes"] / found["plain-64"]["nbytes"] for name, values in found.items()
@@ -125,8 +129,8 @@ def test_a_row_has_every_time_over_the_largest_plain_models(monkeypatch):
     monkeypatch.setattr(timed, "VARIANTS", few)
     monkeypatch.setattr(timed, "SEQ_LEN", 128)
     exact = lambda model, *_: torch_language("exact", model)  # noqa: E731
-    monkeypatch.setattr(timed, "openvino_language", exact)
-    monkeypatch.setattr(experiment, "make_int8", exact)
+    for name in ("make_int8", "make_compiled"):
+        monkeypatch.setattr(experiment, name, exact)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
     row = timed.measure(3, dict(latency=3, training=2), 0)
     assert list(row["latency"]) == [*few, "compiled", "int8"]
@@ -160,19 +164,41 @@ def test_a_plain_model_costs_what_a_plain_model_costs(n_seeds):
             assert logs[name] == pytest.approx([0.0] * n_seeds, abs=1e-9)
 
 
-@pytest.mark.parametrize(("bits", "doublings"), [(2.15, 1.5), (2.0, 3), (1.9, 4), (2.4, -1)])
+@pytest.mark.parametrize(("bits", "doublings"), [(2.15, 3.5), (2.0, 5), (1.9, 6), (2.6, -1)])
 def test_a_techniques_cost_is_set_against_equal_quality(bits, doublings):
     """Between two models of the family, and beyond its ends."""
     found = experiment.equal_costs([points(albert_192=bits)], [times(albert_192=0.5)])
-    expected = log(0.5) - log(0.125 * 2**doublings)
+    expected = log(0.5) - log(2**-5 * 2**doublings)
     assert found["latency"]["albert-192"] == pytest.approx([expected])
     assert found["checkpoint"]["albert-192"] == pytest.approx([0.0], abs=1e-9)
 
 
-def test_a_family_whose_larger_models_are_worse_is_refused():
-    wrong = points(**{"plain_128": 2.25})
-    with pytest.raises(ValueError, match=r"bits per byte of the family=.*fewer bits for"):
-        experiment.equal_costs([wrong], [times()])
+def convex(budget):
+    """A family whose costs rise ever more steeply, as of a pilot and by a smooth law."""
+    n_params = (158_208, 298_752, 463_872, 677_120, 916_992, 1_517_568)
+    latency = (0.15, 0.28, 0.43, 0.54, 0.66, 1.0)
+    costs = n_params if budget == "checkpoint" else latency
+    rows = zip(experiment.FAMILY, costs, n_params, strict=True)
+    return {m: (cost, 1.38 + 0.57 * (n / n_params[0]) ** -0.65) for m, cost, n in rows}
+
+
+@pytest.mark.parametrize("budget", experiment.BUDGETS[:2])
+@pytest.mark.parametrize("member", experiment.WITHHELD)
+def test_a_plain_model_that_its_family_lacks_comes_to_nearly_one(budget, member):
+    family = convex(budget)
+    row = {name: dict(bits=bits) for name, (_, bits) in family.items()}
+    cost = {name: value for name, (value, _) in family.items()}
+    plain = experiment.plain_cost(row, cost, without=member)
+    assert log(cost[member]) - plain(row[member]["bits"]) == pytest.approx(0, abs=MARGIN)
+    assert experiment.plain_cost(row, cost)(row[member]["bits"]) == pytest.approx(log(cost[member]))
+
+
+def test_beyond_the_family_a_plain_model_never_costs_more_for_less():
+    family = convex("checkpoint")
+    row = {name: dict(bits=bits) for name, (_, bits) in family.items()}
+    plain = experiment.plain_cost(row, {name: cost for name, (cost, _) in family.items()})
+    log_costs = [plain(bits) for bits in (1.3, 1.5, 1.9, 1.95, 2.3, 3.0, 9.0)]
+    assert log_costs == sorted(log_costs, reverse=True)
 
 
 def test_what_a_pruned_model_costs_to_train_is_both_parts():
