@@ -132,7 +132,7 @@ class Comparison:
     @property
     def band(self) -> float:
         """The A/A noise: how far from 1 the baseline's ratio to itself lies, 0.03 = 3 %."""
-        return max(self.again.high - 1, 1 - self.again.low)
+        return self.again.band
 
     def differs(self, name: Hashable) -> bool:
         """Whether `name`'s whole interval lies outside 1 plus or minus `band`."""

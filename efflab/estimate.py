@@ -59,6 +59,11 @@ class Estimate:
         ends = sorted((self.low * below, self.low * (1 + band), self.high * (1 + band)))
         return Estimate(self.mean, ends[0], ends[-1])
 
+    @property
+    def band(self) -> float:
+        """How far from 1 the interval reaches: the A/A noise, of a ratio of equals."""
+        return max(self.high - 1, 1 - self.low)
+
     def __str__(self) -> str:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 

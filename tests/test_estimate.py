@@ -128,6 +128,12 @@ def test_noise_widens_a_ratio_and_never_refuses_a_busy_machine(band, low, high):
     assert (noisy.mean, noisy.low, noisy.high) == pytest.approx((1, low, high))
 
 
+def test_the_noise_of_equals_is_how_far_from_one_it_reaches():
+    assert Estimate(1.0, 0.9, 1.05).band == pytest.approx(0.1)
+    assert of_mean([1.0, 1.0]).band == 0
+    assert of_mean([0.95, 1.05]).band > 0.05
+
+
 def test_noise_below_zero_is_refused():
     with pytest.raises(ValueError, match=r"band=-0\.1"):
         Estimate(1.0, 0.8, 1.2).with_noise(-0.1)

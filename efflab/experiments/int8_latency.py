@@ -182,4 +182,4 @@ def cases(blocks: Iterable[Mapping], value: str = "ratio") -> dict[str, Estimate
 def over_seeds(runs: list[Mapping], value: str) -> Estimate:
     """Mean of that ratio and its interval over runs, widened by that of fp32's second run."""
     ratio, again = (of_mean([run[key] for run in runs]) for key in (value, "again"))
-    return ratio.with_noise(max(again.high - 1, 1 - again.low))
+    return ratio.with_noise(again.band)

@@ -21,11 +21,7 @@ import torch
 from efflab import train
 from efflab.bench import one_thread
 from efflab.compression.calibration import calibration, quantize_by
-from efflab.compression.language import (
-    LanguageEngine,
-    openvino_language,
-    openvino_language_int8,
-)
+from efflab.compression.language import LanguageEngine, openvino_language
 from efflab.compression.packed import model_bytes, quantize_weights, with_weights
 from efflab.config import PRESETS, ModelConfig
 from efflab.errors import require_one_of
@@ -58,7 +54,6 @@ VARIANTS = (*FAMILY, *LIGHT, PRUNED)
 SEEDS = tuple(range(270, 275))
 BUDGETS = ("checkpoint", "latency", "training")
 Points = Mapping[str, Mapping[str, float]]
-Costs = Mapping[str, Mapping[str, float]]
 
 
 # --- Training ----------------------------------------------------------------------------------
@@ -116,8 +111,7 @@ def make_compiled(model: Transformer, folder: Path) -> LanguageEngine:
 
 def make_int8(model: Transformer, folder: Path) -> LanguageEngine:
     """OpenVINO's INT8 of a model, for one text, as a CPU of either kind computes it exactly."""
-    ids = case_study.calibration()[0]
-    return openvino_language_int8(model, folder / "int8.xml", (1, SEQ_LEN), ids, seven_bits=True)
+    return case_study.int8(model, folder, seven_bits=True)
 
 
 def compression_points(model: Transformer, seed: int) -> dict[str, dict]:
@@ -235,15 +229,10 @@ def cases(runs: Iterable[Mapping], times: Iterable[Mapping]) -> dict[str, Estima
     points, timed = whole_seeds(runs, times)
     estimates = {}
     for budget, logs in equal_costs(points, timed).items():
-        band = 0.0 if budget == "checkpoint" else noise([run["again"][budget] for run in timed])
+        # bytes have no noise
+        band = of_mean([run["again"].get(budget, 1.0) for run in timed]).band
         for name, values in (logs | dict(equal=leads(logs))).items():
             log = of_mean(values)
             ratio = Estimate(*(float(np.exp(end)) for end in (log.mean, log.low, log.high)))
             estimates[f"{name}-{budget}"] = ratio.with_noise(band)
     return estimates
-
-
-def noise(again: list[float]) -> float:
-    """How far from 1 the baseline's second run over its first may lie, over processes."""
-    ratio = of_mean(again)
-    return max(ratio.high - 1, 1 - ratio.low)

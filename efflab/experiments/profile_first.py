@@ -252,8 +252,7 @@ def cases(runs: Iterable[Mapping]) -> dict[str, Estimate]:
     """
     runs, estimates = [run | dict(shape=shape_name(run)) for run in runs], {}
     for shape, again in by_seed(runs, "shape", "again").items():
-        noise = of_mean(again)
-        band = max(noise.high - 1, 1 - noise.low)
+        band = of_mean(again).band
         for key, value in (("rival", "rival"), ("twice", "rival_twice")):
             ratio = of_mean(by_seed(runs, "shape", value)[shape])
             estimates[f"{key}-{shape}"] = ratio.with_noise(band)

@@ -235,8 +235,3 @@ def test_cases_are_those_that_the_rules_ask_for_and_of_whole_seeds():
     fewer = [run for run in runs if run["variant"] != "gptq" or run["seed"] < 272]
     part = experiment.cases(fewer, rows)["equal-checkpoint"]
     assert part.mean == pytest.approx(found["equal-checkpoint"].mean)
-
-
-def test_noise_is_how_far_a_second_run_may_lie():
-    assert experiment.noise([1.0, 1.0]) == 0
-    assert experiment.noise([0.95, 1.05]) > 0.05
