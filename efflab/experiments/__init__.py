@@ -18,7 +18,7 @@ def experiments() -> list[str]:
 
 TIMED = ("attention-bench", "budget-game", "case-study-latency", "gpu-bench", "int8-engines")
 TIMED += ("language-engines", "decoder-steps", "decoder-cases", "int8-latency", "profile-first")
-TIMED += ("light-first-times",)
+TIMED += ("light-first-times", "fp16-steps")
 """Experiments that time things: all of their runs belong on one machine."""
 
 

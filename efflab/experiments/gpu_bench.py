@@ -53,7 +53,7 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
         }
         if device == "cuda":
             a, b = _matrices(n, torch.float32, device)
-            calls["tf32"] = partial(_tf32, partial(_product, a, b))
+            calls["tf32"] = partial(in_tf32, partial(_product, a, b))
         times = bench.time_interleaved(calls, warmup=3, repeats=sizes.repeats)
         for name, timing in times.items():
             row = dict(n=n, dtype=name, tflops=2 * n**3 / timing.median / 1e12)
@@ -70,7 +70,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b
 
 
-def _tf32(call: Callable) -> object:
+def in_tf32(call: Callable) -> object:
     """The call with fp32 products in TF32, which is off in torch unless asked for."""
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
@@ -85,22 +85,32 @@ def training_step(device: str, sizes: Sizes) -> dict:
     """
     recipes = {name: partial(_step, dtype=dtype) for name, dtype in DTYPES.items()}
     if device == "cuda":
-        recipes["tf32"] = lambda *args: _tf32(partial(_step, *args, dtype=torch.float32))
+        recipes["tf32"] = lambda *args: in_tf32(partial(_step, *args, dtype=torch.float32))
     rows = []
     for name, step in recipes.items():
-        n_layer, d_model, seq_len = sizes.model
-        config = ModelConfig(
-            n_layer, d_model // HEAD_DIM or 1, d_model, 4 * d_model, 8192, seq_len, causal=True
-        )
         torch.manual_seed(0)
-        model = Transformer(config).to(device)
+        model = make_model(sizes).to(device)
         optimizer = torch.optim.AdamW(model.parameters())
         stays = 4 * sum(p.nbytes for p in model.parameters())
         for batch_size in sizes.batch_sizes:
-            ids = torch.randint(8192, (batch_size, seq_len), device=device)
+            ids = random_ids(model, batch_size).to(device)
             measured = _measure_step(partial(step, model, optimizer, ids), device, sizes.repeats)
             rows.append(dict(recipe=name, batch_size=batch_size, mb_stays=stays / 1e6) | measured)
     return dict(rows=rows)
+
+
+def make_model(sizes: Sizes) -> Transformer:
+    """An untrained decoder of the step's size, 8,192 tokens in its vocabulary."""
+    n_layer, d_model, seq_len = sizes.model
+    n_head = d_model // HEAD_DIM or 1
+    return Transformer(
+        ModelConfig(n_layer, n_head, d_model, 4 * d_model, 8192, seq_len, causal=True)
+    )
+
+
+def random_ids(model: Transformer, batch_size: int) -> torch.Tensor:
+    """Texts (B,T) of the model's full length."""
+    return torch.randint(model.config.vocab_size, (batch_size, model.config.max_len))
 
 
 def _measure_step(step: Callable, device: str, repeats: int) -> dict:
