@@ -1,10 +1,12 @@
 """A training step in FP16 with loss scaling over one in TF32, on a GPU with tensor cores.
 
 The design to come of `fp16-int8.training`. The model is the one of `gpu_bench`'s step, trained by
-AdamW on random texts of 512 tokens. Steps of all recipes are interleaved, each on a model of its
-own that began alike; bf16 and fp32 are shown and decide nothing. Each case has a process of its
-own, so that the interval over seeds covers processes. A step that loss scaling skips does less
-work: those of the timed steps are counted.
+AdamW on one batch of random texts of 512 tokens, so that it says nothing about quality. Steps of
+all recipes are interleaved, each on a model of its own that began alike; bf16 and fp32 are shown
+and decide nothing. What is timed is a step until the GPU is done, launches included, with the
+attention kernels that torch chooses for each format: time in the GPU's kernels stands beside it.
+Each case has a process of its own, so that the interval over seeds covers processes of one machine.
+A step that loss scaling skips does less work: those of the timed steps are counted.
 """
 
 import math
@@ -26,7 +28,7 @@ from efflab.model import Transformer
 
 NAME = "fp16-steps"
 BATCH_SIZES, SEEDS, REPEATS, WARMUP = (4, 32), tuple(range(100, 105)), 21, 20
-"""Texts of a step; seeds; timed steps of a recipe, and those before, in which the scale settles."""
+"""Texts of a step; seeds; rounds of timed steps, and steps before, in which the scale settles."""
 SIZES, LR = Sizes(), 1e-4
 BASELINE = "tf32"
 
@@ -36,7 +38,8 @@ class Trainer:
 
     def __init__(self, model: Transformer, recipe: str, ids: Tensor):
         self.model, self.recipe, self.ids = deepcopy(model), recipe, ids
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), LR)
+        # fused: any other would make the scaler alone wait for the GPU in the middle of its step
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), LR, fused=True)
         self.scaler = torch.amp.GradScaler(ids.device.type, enabled=recipe == "fp16")
         self.loss = torch.tensor(float("nan"))
 
@@ -50,8 +53,8 @@ class Trainer:
     def _step(self) -> None:
         dtype = DTYPES.get(self.recipe, torch.float32)
         with torch.autocast(self.ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = self.model(self.ids[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), self.ids[:, 1:].flatten())
+            logits = self.model(self.ids).flatten(0, 1).float()
+            loss = F.cross_entropy(logits, self.ids.roll(-1, 1).flatten())  # all T, a multiple of 8
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -64,8 +67,9 @@ def measure(
 ) -> dict:
     """Times of a step of `n` texts over TF32's by recipe, medians of paired repeats.
 
-    `again`: TF32's second run over its first; `milliseconds`: TF32's; `n_skipped`: timed steps
-    that loss scaling skipped; `losses`: of the last step by recipe, in nats per token.
+    `again`: TF32's second run over its first; `milliseconds` of a step, and `kernel_milliseconds`
+    in the GPU's kernels, by recipe; `losses` after the warm-up, in nats per token; `n_skipped`:
+    timed steps that loss scaling skipped.
     """
     torch.manual_seed(seed)
     model = make_model(sizes)
@@ -74,29 +78,42 @@ def measure(
     calls: dict[Hashable, Callable] = {name: trainer.step for name, trainer in trainers.items()}
     for call in list(calls.values()) * warmup:
         call()
+    losses = {name: trainer.loss.item() for name, trainer in trainers.items()}
+    kernels = {name: 1e3 * kernel_seconds(call) for name, call in calls.items()}
     scaler = trainers["fp16"].scaler
     before = scaler.get_scale()
     times = bench.compare(calls.pop(BASELINE), calls, 0, repeats)
     row = {name: ratio.mean for name, ratio in times.ratios.items()}
-    row |= dict(again=times.again.mean, milliseconds=1e3 * times.timings["baseline"].median)
-    losses = {name: trainer.loss.item() for name, trainer in trainers.items()}
+    steps = {BASELINE: times.timings["baseline"]} | {name: times.timings[name] for name in calls}
+    milliseconds = {name: 1e3 * timing.median for name, timing in steps.items()}
+    row |= dict(again=times.again.mean, milliseconds=milliseconds, kernel_milliseconds=kernels)
     # each skipped step halves the scale, and it does not grow within so few steps
     n_skipped = round(math.log2(before / scaler.get_scale()))
     return round_floats(row | dict(losses=losses)) | dict(n_skipped=n_skipped)
 
 
+def kernel_seconds(call: Callable) -> float:
+    """Seconds in which the GPU's kernels run during a call; 0 on a CPU."""
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
+        call()
+        bench.synchronize()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+
+
 def run_one(n: int, seed: int) -> dict:
     """Measure in a separate process."""
-    return run_isolated(f"{__name__}:measure", dict(n=n, seed=seed))
+    return run_isolated(f"{__name__}:measure", dict(n=n, seed=seed), timeout=180)
 
 
 def run(*, fresh: bool = False) -> dict:
     """Every batch size and seed on this GPU; recorded as data/experiments/fp16-steps."""
     require(torch.cuda.is_available(), "device", "none", "a CUDA GPU")
     gpu = dict(gpu=torch.cuda.get_device_properties(0).name, cuda=torch.version.cuda)
+    gpu |= dict(cudnn=torch.backends.cudnn.version())
     own = dict(loss_scaling=True, baseline=BASELINE, lr=LR, repeats=REPEATS, warmup=WARMUP)
     own |= dict(model=SIZES.model)
-    cases = [dict(n=n, seed=seed) for n in BATCH_SIZES for seed in SEEDS]
+    cases = [dict(n=n, seed=seed) for seed in SEEDS for n in BATCH_SIZES]
     return run_cases(NAME, cases, run_one, settings=gpu | own, rules=rules_for(NAME), fresh=fresh)
 
 

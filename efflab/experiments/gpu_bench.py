@@ -71,7 +71,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def in_tf32(call: Callable) -> object:
-    """The call with fp32 products in TF32, which is off in torch unless asked for."""
+    """The call with fp32 matrix products in TF32, which is off in torch unless asked for."""
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
         return call()

@@ -117,8 +117,8 @@ def run_cases(
     key = dict(machine=here) | _plain(dict(settings=settings, models=dict(models or {})))
     key = _of_any_machine(record, key) if any_machine else key
     block = _block(record, key)
-    others = [b for b in record["machines"] if b is not block]
-    say(_intention(name, cases, record, block, fresh))
+    others = [b for b in record["machines"] if b is not block and _place(b) == _place(block)]
+    say(_intention(name, cases, others, block, fresh))
     command = f"efflab experiment {name}{' --fresh' if fresh else ''}"
     provenance = describe_run(command, versions_of, rules)
     provenance |= dict(machine=here) if here != key["machine"] else {}
@@ -193,14 +193,16 @@ def _add(record: dict, key: dict, run: tuple[dict, dict, dict], cases: list) -> 
 def _finish(record: dict, key: dict, cases: list, others: list) -> dict:
     """Mark the block complete after all cases, and remove the machine's `others`.
 
-    One of these that has changed since the start is kept: another process still works on it.
-    """
+    One that has changed since the start is kept: another process still works on it."""
     block = _block(record, key)
     block["complete"] = all(_find(block, case) is not None for case in cases)
-    record["machines"] = [
-        b for b in record["machines"] if b["machine"] != block["machine"] or b not in others
-    ]
+    record["machines"] = [b for b in record["machines"] if b not in others]
     return block
+
+
+def _place(block: dict) -> tuple:
+    """The machine, and its GPU, which stands in the settings."""
+    return block["machine"], block["settings"].get("gpu")
 
 
 def _find(block: dict, case: dict) -> int | None:
@@ -225,15 +227,14 @@ def _store_run(block: dict, case: dict, result: dict, entry: dict) -> None:
     block["provenance"] = [entries[i] for i in used]
 
 
-def _intention(name: str, cases: list, record: dict, block: dict, fresh: bool) -> str:
+def _intention(name: str, cases: list, others: list, block: dict, fresh: bool) -> str:
     """A line that says how many runs are recorded, and whether they are repeated."""
     n_done = sum(_find(block, case) is not None for case in cases)
     text = f"{name}: {n_done} of {len(cases)} runs are recorded"
     if n_done:
         text += "; each stays until its repeat" if fresh else "; --fresh repeats them"
-    for other in record["machines"]:
-        if other is not block and other["machine"] == block["machine"]:
-            text += f"; {len(other['runs'])} under other settings stay until all is done"
+    for other in others:
+        text += f"; {len(other['runs'])} under other settings stay until all is done"
     return text
 
 

@@ -58,7 +58,7 @@ def test_without_a_gpu_nothing_begins():
 
 
 def test_a_case_runs_in_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(experiment, "run_isolated", lambda *task: dict(task=task))
+    monkeypatch.setattr(experiment, "run_isolated", lambda *task, timeout: dict(task=task))
     name = "efflab.experiments.fp16_steps:measure"
     assert experiment.run_one(4, 100)["task"] == (name, dict(n=4, seed=100))
 
@@ -96,7 +96,12 @@ def test_tf32_is_on_during_its_own_steps_alone(monkeypatch):
 def test_a_row_has_every_recipe_over_tf32_and_counts_what_was_skipped(monkeypatch):
     options = dict(device="cpu", sizes=SMALL, warmup=1, repeats=2)
     row = experiment.measure(2, 100, **options)
-    assert list(row) == ["fp32", "bf16", "fp16", "again", "milliseconds", "losses", "n_skipped"]
+    recipes = ["tf32", "fp32", "bf16", "fp16"]
+    shown = ["milliseconds", "kernel_milliseconds", "losses"]
+    assert list(row) == [*recipes[1:], "again", *shown, "n_skipped"]
+    assert all(list(row[key]) == recipes for key in shown)
+    assert all(value > 0 for value in row["milliseconds"].values())
+    assert row["losses"]["tf32"] == row["losses"]["fp32"]  # after as many steps
     assert row["n_skipped"] == 0
     assert json.loads(json.dumps(row)) == row
     scaler = torch.amp.GradScaler

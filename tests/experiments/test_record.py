@@ -115,6 +115,17 @@ def test_other_settings_start_anew_and_replace_only_when_complete(toy, tmp_path,
     assert dates(tmp_path) == {0: "2", 1: "2", 2: "3", 3: "3"}
 
 
+def test_two_gpus_of_one_machine_stand_side_by_side(toy, tmp_path):
+    for gpu in ("H100", "H200"):
+        said, ran = toy(settings=dict(gpu=gpu))
+        assert ran == [0, 1, 2, 3]
+        assert "other settings" not in said[0]
+    assert [block["settings"]["gpu"] for block in blocks(tmp_path)] == ["H100", "H200"]
+    toy(settings=dict(gpu="H100", lr=0.2))
+    found = [block["settings"] for block in blocks(tmp_path)]
+    assert found == [dict(gpu="H200"), dict(gpu="H100", lr=0.2)]
+
+
 def test_machines_stand_side_by_side(toy, tmp_path):
     toy(day=1)
     assert toy(day=2, where=OTHER, factor=3)[1] == [0, 1, 2, 3]
