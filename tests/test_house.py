@@ -20,7 +20,7 @@ CAPABILITIES = {
     "decoding: its techniques": 330,
     "decoding: seven engines and formats, times predicted, a local model measured": 670,
     "sweeps: tables, pictures, several processes, clusters": 420,
-    "the site's pages of notebooks": 140,
+    "the site's pages of notebooks and of the documents they lead to": 169,
     "a kernel whose port was taken starts again": 4,
     "what the command says: refusals before the work, whole lists, help, packages": 27,
     "what registered records come to, case by case": 20,

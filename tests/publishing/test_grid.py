@@ -166,6 +166,7 @@ def test_a_worker_that_is_killed_loses_no_run(toy, slow, cluster):
 
 
 @pytest.mark.release
+@pytest.mark.timeout(2400)  # what its parts may wait, one after another
 def test_a_notebook_over_six_settings_gives_the_same_rows_although_a_worker_is_killed(
     tmp_path, cluster
 ):

@@ -13,8 +13,11 @@
 
   const contents = document.querySelector(".contents details");
   const isWide = matchMedia("(min-width: 1100px)");
-  contents.open = isWide.matches;
-  isWide.addEventListener("change", () => (contents.open = isWide.matches));
+  const follow = () => (contents.open = isWide.matches);
+  if (contents) { // a page without headings has none
+    follow();
+    isWide.addEventListener("change", follow);
+  }
 
   // a link to what is folded, or inside it, opens it
   const unfold = () => {

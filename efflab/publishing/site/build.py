@@ -10,7 +10,7 @@ from efflab.base.json_files import read_json
 from efflab.base.places import ROOT
 from efflab.publishing import ledger_html
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
-from efflab.publishing.site import first_page, notebook_pages, planner
+from efflab.publishing.site import documents, first_page, notebook_pages, planner
 from efflab.publishing.site.assets import Assets
 from efflab.publishing.site.templates import STATIC, WEB, environment, other, render
 
@@ -32,6 +32,8 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
         pages = notebooks | {name: live_page(name, language, parts) for name, parts in live.items()}
         pages["index"] = first_page.write(language, notebooks, assets, folder)
         pages["ledger"] = ledger_html.site_page(language, folder.parent)
+        for name in documents.linked_documents(folder):
+            pages[name] = documents.write(folder.parent / "docs" / f"{name}.md", language)
         for name, html in pages.items():
             write_atomically(place / f"{name}.html", html)
         say(f"{language}: {len(pages)} pages")

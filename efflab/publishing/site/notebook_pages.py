@@ -29,6 +29,7 @@ from efflab.publishing.source import TWIN, code_cells, read_built
 LONGEST_CODE = 15
 """Most lines of a cell's code that is not folded."""
 RESOLVERS = {"arxiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+DOCUMENT = r"(?:\.\./)+docs/([\w-]+)\.md"
 REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
 
 
@@ -116,10 +117,15 @@ class Exporter(HTMLExporter):
         yield from (mine | {"markdown2html": self.render_markdown}).items()
 
     def render_markdown(self, source: str) -> str:
-        """Markdown as HTML, with links to what is cited."""
-        markdown = MarkdownWithMath(renderer=Renderer(self.page))
-        link_references(markdown)
-        return markdown.render(source)
+        """`render_markdown` for the page in the making."""
+        return render_markdown(source, self.page)
+
+
+def render_markdown(source: str, page: Page) -> str:
+    """Markdown as HTML for a page, with links to what is cited."""
+    markdown = MarkdownWithMath(renderer=Renderer(page))
+    link_references(markdown)
+    return markdown.render(source)
 
 
 def link_references(markdown: Markdown) -> None:
@@ -135,12 +141,17 @@ def link_references(markdown: Markdown) -> None:
 
 
 def page_address(url: str) -> str:
-    """The page's address for a notebook's; any other stays.
+    """The page's address for a notebook's, or for a file's in docs/; any other stays.
 
     >>> page_address("03_sparse_attention.ipynb#x"), page_address("https://a.b/c.ipynb")
     ('03_sparse_attention.html#x', 'https://a.b/c.ipynb')
+    >>> page_address("../docs/glossary.md#x")
+    'glossary.html#x'
     """
     path, mark, anchor = url.partition("#")
+    document = re.fullmatch(DOCUMENT, path)
+    if document:
+        return f"{document[1]}.html{mark}{anchor}"
     if "://" in path or not path.endswith(".ipynb"):
         return url
     return path.removesuffix(".ipynb") + ".html" + mark + anchor
