@@ -216,6 +216,13 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def cpu_revision() -> str:
+    """Family, model and stepping, which tell CPUs of one name apart; "" where they are unknown."""
+    lines = [line.split(":", 1) for line in _cpu_info().splitlines() if ":" in line]
+    first = {name.strip(): value.strip() for name, value in reversed(lines)}
+    return "-".join(first[key] for key in ("cpu family", "model", "stepping") if key in first)
+
+
 def cpu_features() -> dict[str, bool]:
     """Which low-precision instructions this CPU has; all False where the system does not say.
 

@@ -9,6 +9,7 @@ interval over seeds covers processes. A busy machine is refused before and after
 of that case is recorded then, and the next start goes on there.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import product
@@ -24,6 +25,7 @@ from efflab.compression import engines
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.int8 import relative_error
 from efflab.compression.openvino import (
+    compile_openvino,
     nncf_int8,
     openvino_model,
     seven_bits_needed,
@@ -35,6 +37,7 @@ from efflab.estimate import Estimate, of_mean
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.int8_engines import OPENVINO, OPENVINO_FP32, full_batch
 from efflab.experiments.int8_engines import SHAPES as INPUTS
+from efflab.experiments.provenance import machine
 from efflab.experiments.record import blocks, round_floats, run_cases, with_ends
 from efflab.experiments.registration import rules_for
 from efflab.model import Transformer
@@ -93,11 +96,27 @@ def measure(
         rest = {name: calls[name] for name in (OPENVINO, FP32)}
         times = bench.compare(calls[OPENVINO_FP32], rest, WARMUP, repeats)
         exact, small = (made[name].embed(*batch) for name in (OPENVINO_FP32, OPENVINO))
+        require_int8(linear_precisions(Path(folder) / "int8.xml", batch))
     row = with_ends("ratio", times.ratios[OPENVINO])
     row |= dict(over_torch=times.timings[OPENVINO].ratio(times.timings[FP32]))
     row |= dict(again=times.again.mean, band=times.band, error=relative_error(small, exact))
     row |= dict(milliseconds=1e3 * times.timings["baseline"].median, busy_cores=others.cores)
-    return round_floats(row) | dict(seven_bits=seven_bits)
+    return round_floats(row) | dict(seven_bits=seven_bits, cpu=bench.cpu_revision())
+
+
+def linear_precisions(path: Path, batch: Batch) -> list[str]:
+    """The format in which OpenVINO computed each linear layer of the model written to `path`."""
+    compiled = compile_openvino(path)
+    compiled(tuple(part.numpy() for part in batch))
+    operations = compiled.get_runtime_model().get_ops()
+    infos = [{k: v.astype(str) for k, v in op.get_rt_info().items()} for op in operations]
+    return [i["runtimePrecision"] for i in infos if i["layerType"] == "FullyConnected"]
+
+
+def require_int8(precisions: list[str]) -> None:
+    """Refuse a model of which a linear layer was computed in more than 8 bits, or that has none."""
+    counts, expected = dict(Counter(precisions)), "8 bits in every linear layer"
+    require(bool(counts) and counts.keys() <= {"i8", "u8"}, "precisions", counts, expected)
 
 
 # --- The experiment --------------------------------------------------------------------------
@@ -113,6 +132,14 @@ def limits(known: Iterable[Mapping]) -> tuple[str | None, ...]:
 def has_vnni(block: Mapping) -> bool:
     """Whether a block's machine has 8-bit instructions."""
     return bool(block["machine"]["features"]["vnni"])
+
+
+def require_one_cpu(known: Iterable[Mapping]) -> None:
+    """Refuse to go on with a block that another CPU of this one's name and features began."""
+    here = [block["runs"] for block in known if block["machine"] == machine()]
+    begun = {run["cpu"] for runs in here for run in runs}
+    revision = bench.cpu_revision()
+    require(begun <= {revision}, "cpu", revision, f"{', '.join(begun)}, which began this record")
 
 
 def require_idle(cores: float) -> None:
@@ -139,6 +166,7 @@ def run(*, fresh: bool = False) -> dict:
     known: list[dict] = []
     with suppress(ValueError):  # no record yet, or a damaged one, which is put aside below
         known = blocks(NAME)
+    require_one_cpu(known)
     each = [
         dict(shape=shape, n=n, length=length, isa=isa, seed=seed)
         for (n, length), isa, shape, seed in product(INPUTS, limits(known), SHAPES, SEEDS)
@@ -153,14 +181,18 @@ def run(*, fresh: bool = False) -> dict:
 
 
 def runs_by_cpu(blocks: Iterable[Mapping]) -> dict[str, list[Mapping]]:
-    """{"": runs of the last complete machine with VNNI, "-older": of the last one without}.
+    """{"": runs of the first complete machine with VNNI, "-older": of the first one without}.
 
-    Where no machine lacks it, the one that has it, limited to an older one's instructions.
+    The first, so that no second try replaces it. Where no machine lacks VNNI, the one that has it,
+    limited to an older one's instructions.
     """
-    last = {has_vnni(block): block["runs"] for block in blocks if block["complete"]}
-    newer: list[Mapping] = last.get(True, [])
+    first: dict[bool, list[Mapping]] = {}
+    for block in blocks:
+        if block["complete"]:
+            first.setdefault(has_vnni(block), block["runs"])
+    newer = first.get(True, [])
     limited = [run for run in newer if run["isa"]]
-    return {"": [run for run in newer if not run["isa"]], "-older": last.get(False, limited)}
+    return {"": [run for run in newer if not run["isa"]], "-older": first.get(False, limited)}
 
 
 def cases(blocks: Iterable[Mapping], value: str = "ratio") -> dict[str, Estimate]:

@@ -48,11 +48,13 @@ def read_record(name: str, machine: str | None = None, folder: Path = EXPERIMENT
 
 
 def by_seed(runs: Iterable[Mapping], group: str, value: str) -> dict[str, list[float]]:
-    """{a run's `group`: its `value`s in the order of seeds}, so that groups pair by seed."""
-    groups: dict[str, list[float]] = {}
+    """{a run's `group`: its `value`s in the order of seeds}; groups of other seeds are refused."""
+    groups: dict[str, dict[int, float]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
-        groups.setdefault(run[group], []).append(run[value])
-    return groups
+        groups.setdefault(run[group], {})[run["seed"]] = run[value]
+    seeds = {name: tuple(values) for name, values in groups.items()}
+    require(len(set(seeds.values())) <= 1, "seeds", seeds, f"the same for each {group}")
+    return {name: list(values.values()) for name, values in groups.items()}
 
 
 def machines(name: str, folder: Path = EXPERIMENTS) -> list[str]:
@@ -191,9 +193,7 @@ def _add(record: dict, key: dict, run: tuple[dict, dict, dict], cases: list) -> 
 
 
 def _finish(record: dict, key: dict, cases: list, others: list) -> dict:
-    """Mark the block complete after all cases, and remove the machine's `others`.
-
-    One that has changed since the start is kept: another process still works on it."""
+    """Mark the block complete after all cases, and remove `others` that no process has changed."""
     block = _block(record, key)
     block["complete"] = all(_find(block, case) is not None for case in cases)
     record["machines"] = [b for b in record["machines"] if b not in others]

@@ -17,10 +17,17 @@ def run_variants(
     variants: Iterable[str],
     seeds: Iterable[int],
     settings: dict,
+    *,
+    seeds_first: bool = True,
     **options,
 ) -> dict:
-    """`run_cases` of every variant with every seed, for the rules that rest on the record."""
-    each = [dict(variant=variant, seed=seed) for seed, variant in product(seeds, variants)]
+    """`run_cases` of every variant with every seed, for the rules that rest on the record.
+
+    `seeds_first`: all variants of a seed before the next; else all seeds of a variant.
+    """
+    each = [dict(variant=variant, seed=seed) for variant, seed in product(variants, seeds)]
+    if seeds_first:
+        each.sort(key=lambda case: case["seed"])
     return run_cases(name, each, run_one, settings=settings, rules=rules_for(name), **options)
 
 

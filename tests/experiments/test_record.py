@@ -15,6 +15,7 @@ from efflab.experiments.provenance import commit, describe_run, machine_name
 from efflab.experiments.record import (
     EXPERIMENTS,
     agrees,
+    by_seed,
     expected_repeat,
     machines,
     read_record,
@@ -113,6 +114,14 @@ def test_other_settings_start_anew_and_replace_only_when_complete(toy, tmp_path,
     toy(day=3, **other)
     assert [len(b["runs"]) for b in blocks(tmp_path)] == [4]
     assert dates(tmp_path) == {0: "2", 1: "2", 2: "3", 3: "3"}
+
+
+def test_groups_of_other_seeds_do_not_pair():
+    runs = [dict(kind=kind, seed=seed, x=seed) for kind, seed in (("a", 1), ("a", 0), ("b", 0))]
+    assert by_seed(runs[:2], "kind", "x") == dict(a=[0, 1])
+    assert by_seed(runs[1:], "kind", "x") == dict(a=[0], b=[0])
+    with pytest.raises(ValueError, match=r"seeds=.*: expected the same for each kind"):
+        by_seed(runs, "kind", "x")
 
 
 def test_two_gpus_of_one_machine_stand_side_by_side(toy, tmp_path):

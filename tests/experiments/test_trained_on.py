@@ -5,8 +5,9 @@ import torch
 from designs import registered_call
 
 from efflab import data, evaluate, points
-from efflab.experiments import case_study, case_study_2, lighten
+from efflab.experiments import case_study, case_study_2, lighten, variants
 from efflab.experiments import window_tuned as window
+from efflab.experiments.record import read_record
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.structure.window import SlidingAttention
 
@@ -17,7 +18,6 @@ DESIGNS = [(window, WINDOW), (case_study_2, PLATEAU)]
 
 @pytest.mark.parametrize(("module", "rule"), DESIGNS)
 def test_the_runs_are_those_that_the_rule_registers(module, rule, monkeypatch):
-    monkeypatch.setattr(case_study_2, "read_record", lambda name: dict(runs=[name]))
     monkeypatch.setattr(case_study_2, "choose_rate", lambda runs: 6e-5)
     assert registered_call(module, rule, monkeypatch)["any_machine"]
 
@@ -33,13 +33,7 @@ def test_a_window_is_in_every_layer_and_changes_no_weight():
         window.make("half")
 
 
-def test_the_lightened_model_is_the_case_studys(monkeypatch):
-    config = points.language_model().config
-    costs = lighten.Damage(
-        windows={(i, w): 1 / w for i in range(config.n_layer) for w in lighten.WIDTHS},
-        heads={(i, h): 0.1 for i in range(config.n_layer) for h in range(config.n_head)},
-    )
-    monkeypatch.setattr(case_study, "shipped_damage", lambda: costs)
+def test_the_lightened_model_is_the_case_studys():
     control, light = map(case_study_2.make, case_study_2.VARIANTS)
     plain = lighten.forward_flops(control, case_study.SEQ_LEN)
     assert 1 - lighten.forward_flops(light, case_study.SEQ_LEN) / plain >= case_study.SHARE
@@ -72,11 +66,38 @@ def test_a_run_trains_with_its_window(monkeypatch):
 def test_rounds_end_with_the_level_they_reached(monkeypatch):
     for name, value in dict(SEQ_LEN=64, N_STEPS=4, N_ROUNDS=2, BATCH_SIZE=1).items():
         monkeypatch.setattr(case_study_2, name, value)
-    levels = iter([1.0, 1.1, 1.2])
-    monkeypatch.setattr(case_study_2, "bits", lambda model: (next(levels), [0.5, 1.9]))
+    levels, drawn = iter([1.0, 1.1, 1.2]), []
+    monkeypatch.setattr(case_study_2, "held_out_bits", lambda *asked: next(levels))
+    windows = data.random_windows
+
+    def note(stream, n, length, seed):
+        drawn.append(seed)
+        return windows(stream, n, length, seed)
+
+    monkeypatch.setattr(data, "random_windows", note)
     run = case_study_2.run_one("control", 3, 1e-4)
     assert run["levels"] == [1.0, 1.1, 1.2]
-    assert (run["before"], run["end"], run["texts"]) == (1.0, 1.2, [0.5, 1.9])
+    assert (run["before"], run["end"]) == (1.0, 1.2)
+    assert drawn == [3 * 10**6 + step for step in range(4)]
+
+
+def test_each_seed_judges_by_its_own_windows(monkeypatch):
+    monkeypatch.setattr(case_study_2, "N_WINDOWS", 2)
+    monkeypatch.setattr(case_study_2, "SEQ_LEN", 32)
+    bits = [case_study_2.seed_bits(points.language_model(), seed) for seed in (3, 3, 4)]
+    assert bits[0] == bits[1] != bits[2]
+
+
+def test_all_controls_come_first(monkeypatch):
+    monkeypatch.setattr(case_study_2, "choose_rate", lambda runs: 6e-5)
+    calls = []
+    monkeypatch.setattr(variants, "run_cases", lambda *a, **options: calls.append((a, options)))
+    case_study_2.run()
+    ((_, cases, _), options) = calls[0]
+    assert [case["variant"] for case in cases] == ["control"] * 5 + ["lightened"] * 5
+    assert [case["seed"] for case in cases] == 2 * list(case_study_2.SEEDS)
+    runs = case_study.paths(read_record(case_study.NAME), case_study.MAIN).values()
+    assert [list(options["settings"]["windows"])] * 3 == [run["rows"][0]["windows"] for run in runs]
 
 
 def test_differences_are_paired_by_seed():
