@@ -25,7 +25,7 @@ CAPABILITIES = {
     "what the command says: refusals before the work, whole lists, help, packages": 27,
     "what registered records come to, case by case": 20,
     "statements of notebooks' own, judged as claims are": 21,
-    "experiments with the power to decide, and what their records come to": 1_092,
+    "experiments with the power to decide, and what their records come to": 1_089,
     "wrong results and refusals by name that reviews of the code found": 285,
     "whose the libraries are that the site carries": 16,
 }

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from efflab import bench
 from efflab.errors import require
-from efflab.estimate import Estimate, of_mean
+from efflab.estimate import Estimate
 from efflab.experiments.gpu_bench import DTYPES, Sizes, in_tf32, make_model, random_ids
+from efflab.experiments.int8_latency import over_seeds
 from efflab.experiments.isolated import run_isolated
 from efflab.experiments.record import round_floats, run_cases
 from efflab.experiments.registration import rules_for
@@ -125,8 +126,4 @@ def cases(runs: Iterable[Mapping], recipe: str = "fp16") -> dict[str, Estimate]:
     groups: dict[int, list[Mapping]] = {}
     for run in runs:
         groups.setdefault(run["n"], []).append(run)
-    estimates = {}
-    for n, own in groups.items():
-        ratio, again = (of_mean([run[key] for run in own]) for key in (recipe, "again"))
-        estimates[f"step-{recipe}-{n}"] = ratio.with_noise(again.band)
-    return estimates
+    return {f"step-{recipe}-{n}": over_seeds(own, recipe) for n, own in groups.items()}

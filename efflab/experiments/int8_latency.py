@@ -212,6 +212,6 @@ def cases(blocks: Iterable[Mapping], value: str = "ratio") -> dict[str, Estimate
 
 
 def over_seeds(runs: list[Mapping], value: str) -> Estimate:
-    """Mean of that ratio and its interval over runs, widened by that of fp32's second run."""
+    """Mean of that ratio over runs, its interval widened by that of the baseline's second run."""
     ratio, again = (of_mean([run[key] for run in runs]) for key in (value, "again"))
     return ratio.with_noise(again.band)

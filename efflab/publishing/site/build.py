@@ -25,14 +25,14 @@ def build_site(target: Path, *, folder: Path = NOTEBOOKS, say=print) -> Path:
     for path in STATIC.iterdir():
         assets.add(path.name, path.read_bytes())
     plotly = assets.add("plotly.min.js", get_plotlyjs().encode())
-    live = load_live_pages(assets, say)
+    live, linked = load_live_pages(assets, say), documents.linked_documents(folder)
     for language in LANGUAGES:
         place = target / ("zh" if language == "zh" else "")
         notebooks = dict(notebook_files(language, plotly, folder))
         pages = notebooks | {name: live_page(name, language, parts) for name, parts in live.items()}
         pages["index"] = first_page.write(language, notebooks, assets, folder)
         pages["ledger"] = ledger_html.site_page(language, folder.parent)
-        for name in documents.linked_documents(folder):
+        for name in linked:
             pages[name] = documents.write(folder.parent / "docs" / f"{name}.md", language)
         for name, html in pages.items():
             write_atomically(place / f"{name}.html", html)
