@@ -41,8 +41,8 @@ Array = Annotated[Any, "array"]
 HOLDS: dict[str, Callable[[Any], bool]] = {
     "floats": lambda x: x.is_floating_point(),
     "indices": lambda x: str(x.dtype) in ("torch.int64", "torch.int32"),
-    "integers": lambda x: not (x.is_floating_point() or x.is_complex() or _holds_booleans(x)),
-    "booleans": lambda x: _holds_booleans(x),
+    "integers": lambda x: "int" in str(x.dtype),
+    "booleans": lambda x: str(x.dtype) == "torch.bool",
     "numbers": lambda x: not x.is_complex(),
     "anything": lambda x: True,
 }
@@ -191,10 +191,6 @@ def _rule_of_tensor(kind: type, *notes: str) -> Rule:
 
 
 _COUNTS = ("no", "one", "two", "three", "four")
-
-
-def _holds_booleans(tensor) -> bool:
-    return str(tensor.dtype) == "torch.bool"
 
 
 def _rule_of_union(rules: list[Rule]) -> Rule:
