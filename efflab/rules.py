@@ -126,9 +126,7 @@ def _rule_of_int(minimum: int) -> Rule:
 
 def _rule_of_choices(kind: type, choices: tuple) -> Rule:
     """One of the tuple beside the type: `Annotated[str, ("none", "all")]`."""
-    plain = rule_of(kind)
-    look = lambda name, value: require_one_of(name, value, choices)  # noqa: E731
-    return Rule(plain.allowed, plain.is_type, look)
+    return rule_of(kind)._replace(look=lambda name, value: require_one_of(name, value, choices))
 
 
 def _look_at_infinite(name: str, value) -> None:
@@ -144,7 +142,7 @@ def _look_at_any(name: str, value) -> None:
 
 
 def _is_bool(value) -> bool:
-    return value is True or value is False or type(value).__name__ in ("bool", "bool_")  # numpy's
+    return type(value).__name__ in ("bool", "bool_")  # numpy's too
 
 
 _PLAIN = {
@@ -232,25 +230,20 @@ def _rule_of_items(kind: type, rules: list[Rule]) -> Rule:
             for i, item in enumerate(value[:ITEMS_CHECKED]):
                 rules[0].check(f"{name}[{i}]", item)
 
+    others = str | bytes if issubclass(kind, Mapping) else str | bytes | Mapping
+
     def is_type(value) -> bool:
         """A str is no list of strs, a dict none of its keys; a 1-D array is a list of numbers."""
         if hasattr(value, "ndim"):
             of_numbers = not rules or rules[0] in (ANYTHING, _PLAIN[int], _PLAIN[float])
             is_row = value.ndim == 1 and "complex" not in str(value.dtype)
             return kind in (Sequence, Iterable) and of_numbers and is_row
-        return (
-            isinstance(value, kind)
-            and not isinstance(value, str | bytes)
-            and (issubclass(kind, Mapping) or not isinstance(value, Mapping))
-        )
+        return isinstance(value, kind) and not isinstance(value, others)
 
     looks = any(rule is not ANYTHING for rule in rules)
-    return Rule(_container_name(kind), is_type, look if looks else None)
-
-
-def _container_name(kind: type) -> str:
-    plain: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
-    return plain.get(kind, f"a {kind.__name__}")
+    names: dict = {Mapping: "a dict", Sequence: "a list or tuple", Iterable: "an iterable"}
+    allowed = names.get(kind, f"a {kind.__name__}")
+    return Rule(allowed, is_type, look if looks else None)
 
 
 def _is_traced() -> bool:
