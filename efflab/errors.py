@@ -23,8 +23,7 @@ class Refusal(ValueError):
     def __init__(self, name: str, value: str, allowed: str, fields: Mapping[str, object]):
         self.name, self.value, self.allowed, self.fields = name, value, allowed, dict(fields)
         self.words = allowed.format(**fields) if fields else allowed
-        parts = dict(name=name, value=value, allowed=self.words)
-        super().__init__(self.frame.format(**parts, **fields))
+        super().__init__(self.frame.format(name=name, value=value, allowed=self.words, **fields))
 
     def __reduce__(self):
         """For pickling between processes: by default only the message would be passed on."""
@@ -58,11 +57,10 @@ def require_int(name: str, value, minimum: int = 1, maximum: int = LARGEST) -> N
         require(False, name, value, "an int of at most {high}", high=maximum)
 
 
-def require_number(name: str, value, minimum: float = 0) -> None:
-    """`value` must be a finite number of at least `minimum`; a wrong type is a `TypeError`."""
+def require_number(name: str, value) -> None:
+    """`value` must be a finite number of at least 0; a wrong type is a `TypeError`."""
     require_finite(name, value)
-    if value < minimum:
-        require(False, name, value, "a number of at least {low}", low=minimum)
+    require(value >= 0, name, value, "a number of at least {low}", low=0)
 
 
 def require_positive(name: str, value) -> None:
@@ -112,9 +110,9 @@ def is_number(value) -> bool:
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
-def wrong_type(name: str, value, allowed: str, **fields) -> WrongType:
+def wrong_type(name: str, value, allowed: str) -> WrongType:
     """The error to raise for a value of a type that is not allowed."""
-    return WrongType(name, quote(value), allowed, fields | {"type": type(value).__name__})
+    return WrongType(name, quote(value), allowed, {"type": type(value).__name__})
 
 
 def quote(value) -> str:
