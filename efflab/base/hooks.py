@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import prod
 
 from torch import Tensor, nn
@@ -16,15 +17,12 @@ Look = Callable[[str, Tensor], object]
 def watch_inputs(modules: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """Inside the block, `look(name, x)` is called with each module's first input, detached."""
 
-    def hook(name: str) -> Callable:
-        def pre_hook(module, args) -> None:  # what a pre-hook returns would become the input
-            look(name, args[0].detach())
-
-        return pre_hook
+    def show(name: str, module, args) -> None:  # what a pre-hook returns would become the input
+        look(name, args[0].detach())
 
     with ExitStack() as stack:
         for name, module in modules.items():
-            stack.callback(module.register_forward_pre_hook(hook(name)).remove)
+            stack.callback(module.register_forward_pre_hook(partial(show, name)).remove)
         yield
 
 
