@@ -61,9 +61,8 @@ def is_a(kind: type, value) -> bool:
     >>> is_a(float, 1), is_a(int, 1.0), is_a(int, True), is_a(str, "a")
     (True, False, False, True)
     """
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+    fits = isinstance(value, int | float if kind is float else kind)
+    return fits and isinstance(value, bool) == (kind is bool)
 
 
 def allows(limit: Limit, value) -> bool:
