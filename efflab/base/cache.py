@@ -59,6 +59,5 @@ def _content(value) -> str | bytes:
         return json.dumps(value)
     buffer = io.BytesIO()
     short: np.ndarray = value.astype(np.uint16)  # token ids fit, but for large vocabularies
-    array = short if np.array_equal(short, value) else value
-    np.save(buffer, array, allow_pickle=False)
+    np.save(buffer, short if np.array_equal(short, value) else value, allow_pickle=False)
     return buffer.getvalue()

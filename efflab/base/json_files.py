@@ -62,8 +62,7 @@ def parse_json(content: bytes | str, kind: type = dict) -> Any:
         )
         value = json.loads(text, object_pairs_hook=_unique_keys, **numbers)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = f"content={quote(content)}: expected JSON in UTF-8 ({error})"
-        raise ValueError(reason) from error
+        raise ValueError(f"content={quote(content)}: expected JSON in UTF-8 ({error})") from error
     except RecursionError as error:
         allowed = "a depth of at most {high}"
         raise Refusal("content", quote(content), allowed, dict(high=DEEPEST)) from error
