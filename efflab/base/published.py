@@ -1,6 +1,7 @@
 """The tables of `data/published`, which papers and datasheets printed. No numpy here."""
 
 import csv
+from contextlib import suppress
 
 from efflab.arguments import check_module
 from efflab.base.places import DATA_DIR
@@ -22,10 +23,8 @@ def read_published(name: str, folder: str = "published") -> list[dict]:
 
 def _value(text: str) -> int | float | str | None:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text or None
 
 
