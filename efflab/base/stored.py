@@ -65,9 +65,7 @@ def figures_of(record: dict) -> dict[str, dict]:
     return figures
 
 
-def require_object(
-    name: str, value, types: Mapping[str, object], more: Mapping[str, object] | None = None
-) -> None:
+def require_object(name: str, value, types: Mapping, more: Mapping | None = None) -> None:
     """`value` must be an object with these keys, all or none of `more`, and no other.
 
     Each key has an annotation, which its value must fit (`efflab.rules`).
