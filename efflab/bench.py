@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated
@@ -181,11 +182,7 @@ def peak_bytes(fn: Callable[[], object], device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated() - before
     from efflab.profile import allocations
 
-    now = peak = 0
-    for change in allocations(fn):
-        now += change
-        peak = max(peak, now)
-    return peak
+    return max(accumulate(allocations(fn), initial=0))
 
 
 def saved_bytes(module: nn.Module, *inputs: Numbers) -> int:
