@@ -215,11 +215,10 @@ def parser() -> argparse.ArgumentParser:
     listing = command("list", list_notebooks, "the notebooks, with the minutes that each takes")
     for sub in (doctor, listing):
         sub.add_argument("--language", choices=LANGUAGES, default="en", help="of what is said")
-    options: dict = dict(add_help=False)
     help = "run a notebook, with other parameters if you like"
-    run = command("run", run_notebook, help, **options)
+    run = command("run", run_notebook, help, add_help=False)
     help = "run a notebook over every combination of values: a table and a picture"
-    terminal.add_run_options(run, command("sweep", sweep_notebook, help, **options))
+    terminal.add_run_options(run, command("sweep", sweep_notebook, help, add_help=False))
     comparison = command("compare", compare_runs, "what differs between two runs beyond noise")
     for name in ("first", "second"):
         comparison.add_argument(name, type=Path, help="a notebook that `efflab run` stored")
