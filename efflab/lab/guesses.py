@@ -70,21 +70,12 @@ def _rows(text: str) -> list[dict]:
     return rows
 
 
-def factor(guess: float, measured: float) -> float | None:
-    """How many times too high (above 1) or too low a guess was; None if signs differ or one is 0.
-
-    >>> factor(2.0, 8.0), factor(0.0, 8.0)
-    (0.25, None)
-    """
-    return guess / measured if guess * measured > 0 else None
-
-
 def _times_off(guess: float, measured: float) -> float:
-    """How many times off a guess was, in either direction; infinite where `factor` is None."""
+    """How many times too high or too low a guess was; infinite if signs differ or one is 0."""
     if guess == measured:  # also at 0
         return 1.0
-    ratio = factor(guess, measured)
-    return math.inf if ratio is None else max(ratio, 1 / ratio)
+    ratio = guess / measured if guess * measured > 0 else math.inf
+    return max(ratio, 1 / ratio)
 
 
 def calibration(rows: list[dict]) -> dict:
