@@ -95,7 +95,7 @@ def _part(part: Part, statement: str, rule: Mapping) -> dict:
 def rule_line(part: Part, rule: Mapping) -> str:
     """A part's rule in the current language, and what it rests on."""
     items = {item.id: item for item in part.evidence}
-    based = tr(BASIS_WORDS[part.basis], **({"since": part.since} if part.since else {}))
+    based = tr(BASIS_WORDS[part.basis], since=part.since)
     return tr("{rule} ({basis})", rule=rule_words(rule, items), basis=based)
 
 
