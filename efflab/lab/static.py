@@ -10,11 +10,11 @@ from collections.abc import Callable
 from copy import deepcopy
 from itertools import product
 
+from efflab.base.alignment import display_width
 from efflab.errors import require_int
 from efflab.lab.controls import Slider, show_value
 from efflab.lab.figures import dress
 from efflab.lab.page import plain
-from efflab.lab.tables import display_width
 from efflab.lab.text import tr
 
 MOST_FRAMES = 120
@@ -116,9 +116,7 @@ def _figure(grid, values: dict, first: str, labels: dict, inactive: list[str]):
     """The figure at `values` with its frames, slider, menu and note."""
     import plotly.graph_objects as go
 
-    here = next(
-        i for i, (menu_values, _) in enumerate(grid) if menu_values.items() <= values.items()
-    )
+    here = next(i for i, (chosen, _) in enumerate(grid) if chosen.items() <= values.items())
     base = grid[here][1][values[first]]["layout"]
     has_menu, bottom = len(grid) > 1, base.get("margin", {}).get("b", 56)
     room = 90 + 50 * has_menu + 24 * bool(inactive)
@@ -138,10 +136,7 @@ def _figure(grid, values: dict, first: str, labels: dict, inactive: list[str]):
     fig = go.Figure(data=grid[here][1][values[first]]["data"], layout=base, frames=frames)
     fig.update_layout(sliders=[sliders[here]])
     if has_menu:
-        buttons = [
-            dict(method="animate", label=_entry(menu_values, labels), args=[[str(i)], FRAME])
-            for i, (menu_values, _) in enumerate(grid)
-        ]
+        buttons = [_button(_entry(chosen, labels), str(i)) for i, (chosen, _) in enumerate(grid)]
         place = dict(x=0, xanchor="left", y=0, yanchor="top", pad_t=bottom + 76, direction="up")
         fig.update_layout(updatemenus=[dict(buttons=buttons, active=here, **place)])
     if inactive:
@@ -158,10 +153,8 @@ def _add_note(fig, note: str, depth: float) -> None:
 
 def at_rest(values: dict, labels: dict) -> str:
     """The note for pages without live controls: they do not move, and which values are drawn."""
-    return tr(
-        "The controls move only in a running notebook; drawn: {values}",
-        values=_entry(values, labels),
-    )
+    drawn = _entry(values, labels)
+    return tr("The controls move only in a running notebook; drawn: {values}", values=drawn)
 
 
 def still(figure, note: str):
@@ -185,17 +178,17 @@ def still(figure, note: str):
 
 
 def _slider(prefix: str, row: int, values: list, active: int) -> dict:
-    steps = [
-        dict(method="animate", label=show_value(v), args=[[f"{row}/{show_value(v)}"], FRAME])
-        for v in values
-    ]
+    steps = [_button(label, f"{row}/{label}") for label in map(show_value, values)]
     return dict(active=active, steps=steps, currentvalue=dict(prefix=prefix), pad=dict(t=48))
 
 
-def _entry(menu_values: dict, labels: dict) -> str:
-    return BETWEEN.join(
-        f"{labels[name]}: {show_value(value)}" for name, value in menu_values.items()
-    )
+def _button(label: str, frame: str) -> dict:
+    """A slider's step or a menu's entry, which shows a frame."""
+    return dict(method="animate", label=label, args=[[frame], FRAME])
+
+
+def _entry(values: dict, labels: dict) -> str:
+    return BETWEEN.join(f"{labels[name]}: {show_value(v)}" for name, v in values.items())
 
 
 def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
@@ -205,11 +198,9 @@ def _moving(specs: list[dict]) -> tuple[list[list[str]], list[str]]:
         names = sorted({key for part in parts for key in part})
         return [k for k in names if any(p.get(k) != parts[0].get(k) for p in parts[1:])]
 
-    traces = zip(*(spec["data"] for spec in specs), strict=True)
+    traces = [differing(list(t)) for t in zip(*(spec["data"] for spec in specs), strict=True)]
     layout = differing([spec["layout"] for spec in specs])
-    return [differing(list(t)) for t in traces], [
-        k for k in layout if k not in ("template", "meta")
-    ]
+    return traces, [name for name in layout if name not in ("template", "meta")]
 
 
 def _frame(name: str, spec: dict, moving) -> dict:
