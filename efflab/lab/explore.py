@@ -79,7 +79,9 @@ class Explorer:
         """The explorer's mime bundle: a widget and one picture, or a stored grid of figures."""
         if live():
             return figure_bundle(self.figure) | widget_view(self.view())
-        bundle = figure_bundle(self.static(), picture=still(self.figure, self.note()))
+        options = dict(labels=self._labels(), frames=self.frames, most=self.most)
+        stored = with_controls(self.fn, self.figure, self.values, self.controls, **options)
+        bundle = figure_bundle(stored, picture=still(self.figure, self.note()))
         bundle["text/plain"] += f"\n  {self.note()}"
         return bundle
 
@@ -95,11 +97,6 @@ class Explorer:
 
     def _hint_name(self) -> str:
         return f"efflab-{self.picture.widget.model_id}"
-
-    def static(self):
-        """The figure for pages without a kernel, with plotly's own controls."""
-        options = dict(labels=self._labels(), frames=self.frames, most=self.most)
-        return with_controls(self.fn, self.figure, self.values, self.controls, **options)
 
     def _labels(self) -> dict[str, str]:
         return {name: self.label(name) for name in self.controls}
@@ -138,10 +135,9 @@ class Explorer:
         for name, control in self.controls.items():
             widget = control.widget(self.values[name], self.label(name))
             widget.style.description_width = "initial"
+            width = "480px" if isinstance(control, Slider) else "auto"
             least = "min(320px, 100%)"  # phones are narrower
-            widget.layout = w.Layout(width="auto", min_width=least, max_width="560px")
-            if isinstance(control, Slider):
-                widget.layout.width = "480px"
+            widget.layout = w.Layout(width=width, min_width=least, max_width="560px")
             if isinstance(widget, w.SelectionSlider):
                 widget.add_class(PICKED)
             widget.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
@@ -208,7 +204,9 @@ class Explorer:
             figure, seconds = self._compute(dict(self.values))
         except Exception as error:  # any error is shown, and the picture stays
             if turn == self._turn:
-                self._refuse(name, refusal(error))
+                self.message = refusal(error)
+                alert = f'<span role="alert" style="color:{WRONG}">⚠ {escape(self.message)}</span>'
+                self._show_notes({name: alert})
             return
         self._learn(seconds)
         if turn != self._turn:
@@ -233,11 +231,6 @@ class Explorer:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-
-    def _refuse(self, name: str, message: str) -> None:
-        self.message = message
-        alert = f'<span role="alert" style="color:{WRONG}">⚠ {escape(message)}</span>'
-        self._show_notes({name: alert})
 
     def _show_notes(self, notes: dict[str, str]) -> None:
         """Show these beside their controls, and nothing beside the others."""
