@@ -71,9 +71,8 @@ class Slider(Control):
             super().check_value(value)
         slack = NOISE * (self.high - self.low)
         within = isinstance(value, int | float) and self.low - slack <= value <= self.high + slack
-        require(
-            within, "value", value, "a number from {low} to {high}", low=self.low, high=self.high
-        )
+        ends = dict(low=self.low, high=self.high)
+        require(within, "value", value, "a number from {low} to {high}", **ends)
 
     def values(self) -> Sequence:
         """Every value that the slider can take."""
@@ -88,9 +87,7 @@ class Slider(Control):
     def _steps(self) -> tuple[Decimal, Decimal, int]:
         """(low, step, number of steps), as decimals so that 6 x 0.05 is exactly 0.3."""
         low, high = Decimal(repr(self.low)), Decimal(repr(self.high))
-        if self.step is None:
-            return low, (high - low) / 100, 100
-        step = Decimal(repr(self.step))
+        step = (high - low) / 100 if self.step is None else Decimal(repr(self.step))
         n = round((high - low) / step)
         if math.isclose(n * step, high - low, rel_tol=NOISE):
             return low, (high - low) / n, n  # a step of 1 / 3 ends at the high end too
@@ -195,6 +192,13 @@ def as_control(name: str, spec) -> Control:
     raise ValueError(f"{name}={spec!r}: expected {allowed}")
 
 
+def _controls_of(fn: Callable, specs: dict) -> dict[str, Control]:
+    """The controls of parameters of `fn`; one of no parameter is refused."""
+    for name in specs:
+        require_one_of("control", name, inspect.signature(fn).parameters)
+    return {name: as_control(name, spec) for name, spec in specs.items()}
+
+
 def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
     """{parameter: (control, first value)} of `fn`, from `@explorer` and `overrides`.
 
@@ -203,9 +207,7 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
     """
     parameters = inspect.signature(fn).parameters
     declared = getattr(fn, "controls", {})
-    for name in overrides:
-        require_one_of("control", name, parameters)
-    controls = {name: as_control(name, spec) for name, spec in {**declared, **overrides}.items()}
+    controls = _controls_of(fn, {**declared, **overrides})
     require(bool(controls), "controls", controls, "at least one control")
     bound = {}
     for name, control in controls.items():
@@ -218,10 +220,8 @@ def bind(fn: Callable, overrides: dict) -> dict[str, tuple[Control, object]]:
         own, is_same = settle(control, value)
         bound[name] = (control, own if is_same else value)
     for name, parameter in parameters.items():
-        has_value = parameter.default is not inspect.Parameter.empty or parameter.kind in (
-            inspect.Parameter.VAR_KEYWORD,
-            inspect.Parameter.VAR_POSITIONAL,
-        )
+        is_rest = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        has_value = is_rest or parameter.default is not parameter.empty
         require(name in bound or has_value, "controls", list(bound), f"a control for {name!r} too")
     return bound
 
@@ -238,10 +238,7 @@ def explorer(**controls) -> Callable:
     """Decorate a function from keyword values to a figure with its controls (`fn.controls`)."""
 
     def attach(fn):
-        parameters = inspect.signature(fn).parameters
-        for name in controls:
-            require_one_of("control", name, parameters)
-        fn.controls = {name: as_control(name, spec) for name, spec in controls.items()}
+        fn.controls = _controls_of(fn, controls)
         return fn
 
     return attach
