@@ -37,12 +37,6 @@ class Prediction:
         number, before = parse(guess, self.unit), self.guess
         self.guess, self.closed = number, before not in (None, number)
 
-    def close(self) -> None:
-        """Accept no further number."""
-        self.closed = True
-        if self.widget is not None:
-            self.widget.refresh()
-
     def reveal(self, measured) -> None:
         """Show the measured number beside the reader's; without a guess, folded.
 
@@ -56,7 +50,9 @@ class Prediction:
             _fold(text, answer)
             return
         emit_html(render("answer", colour=BLUE, text=text, summary=""), text)
-        self.close()
+        self.closed = True
+        if self.widget is not None:
+            self.widget.refresh()
         if notebook.shell() is not None:
             guesses.keep(notebook.current.number, self.question, self.guess, float(measured))
 
