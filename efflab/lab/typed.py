@@ -5,13 +5,12 @@ the question's kind is converted (2 s are 2,000 ms), one of another kind refused
 """
 
 import math
-import numbers
 import re
 import tomllib
 from pathlib import Path
 
 from efflab.base.significant import RAISED
-from efflab.errors import require
+from efflab.errors import require_finite
 from efflab.lab.text import chinese, tr, tr_name, unit_name
 
 LONGEST = 60
@@ -48,8 +47,7 @@ def parse(text, unit: str = "") -> float:
         if value is None:
             raise ValueError(_refusal(text, unit))
         return value
-    is_number = isinstance(text, numbers.Real) and not isinstance(text, bool)
-    require(is_number and math.isfinite(text), "guess", text, "a finite number")
+    require_finite("guess", text)
     return float(text)
 
 
@@ -101,9 +99,7 @@ def _factor(rest: str, unit: str) -> float | None:
 
 def _scale(name: str, unit: str) -> float | None:
     """Size of the typed unit in units of the question; None if it is of another kind."""
-    if not name or _word(name) in {
-        _word(own) for own in (unit, tr_name(unit), chinese(unit) or "")
-    }:
+    if not name or _word(name) in map(_word, (unit, tr_name(unit), chinese(unit) or "")):
         return 1.0
     (kind, size), (expected_kind, base) = _kind(name), _kind(unit)
     if kind is None or (unit and kind != expected_kind):
