@@ -103,11 +103,11 @@ def figure_bundle(fig, *, png: bool | None = None, picture=None) -> dict:
     return bundle
 
 
-def figure_png(fig, width: int = 800) -> bytes:
+def figure_png(fig) -> bytes:
     """The figure as PNG bytes at its own height, drawn by kaleido."""
     import kaleido
 
-    size = dict(format="png", width=width, height=fig.layout.height or 400, scale=1)
+    size = dict(format="png", width=800, height=fig.layout.height or 400, scale=1)
     return kaleido.calc_fig_sync(fig.to_plotly_json(), opts=size)
 
 
@@ -118,12 +118,8 @@ def figure_text(fig) -> str:
 
     title = (fig.layout.title.text or "Figure").replace("<br>", " ")
     meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {}
-    shown = {
-        tr_known(name): number(value)
-        for name, value in meta.items()
-        if name not in current.withheld
-    }
-    return "\n".join([f"[{title}]", *(f"  {name}: {value}" for name, value in shown.items())])
+    shown = [f"  {tr_known(k)}: {number(v)}" for k, v in meta.items() if k not in current.withheld]
+    return "\n".join([f"[{title}]", *shown])
 
 
 def plain(value):
