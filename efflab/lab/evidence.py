@@ -70,9 +70,8 @@ class Evidence:
     @property
     def ends(self) -> tuple[float, float]:
         """The ends of its interval as stored; twice its value where nothing was sampled."""
-        ends = (self.value if end is None else end for end in (self.low, self.high))
-        low, high = map(plain, ends)
-        return low, high
+        low, high = (self.value,) * 2 if self.low is None else (self.low, self.high)
+        return plain(low), plain(high)
 
     def record(self) -> dict:
         """What is stored: the name in English, and its template if it has values."""
