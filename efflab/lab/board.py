@@ -36,9 +36,9 @@ class Board:
         self._last: tuple[int | None, str, str, dict] = (None, "", "", {})
         self._numbers = count()
 
-    def recorded(self, model: str | None = None) -> list[dict]:
-        """Points that built notebooks stored, of one model or all; [] before the first build."""
-        return [p for p in read_board(self.path) if model in (None, p["model"])]
+    def recorded(self, model: str) -> list[dict]:
+        """Points of one model that built notebooks stored; [] before the first build."""
+        return [p for p in read_board(self.path) if p["model"] == model]
 
     def add(
         self,
@@ -76,9 +76,8 @@ class Board:
         """This kernel's points, and the recorded ones of notebooks read before this one."""
         mine = [p for p in self.added if p["model"] == model]
         own_keys, here = {_key(p) for p in mine}, notebook.current.number
-        old = [p for p in self.recorded(model) if _key(p) not in own_keys]
-        old = [p for p in old if not here or p["notebook"] <= here]
-        return [p | {"kind": "recorded"} for p in old] + mine
+        read = [p for p in self.recorded(model) if not here or p["notebook"] <= here]
+        return [p | {"kind": "recorded"} for p in read if _key(p) not in own_keys] + mine
 
     def show(self, model: str, **more) -> None:
         """Show one model's board: size, time and quality as a picture, and as text."""
@@ -101,8 +100,7 @@ class Board:
         """Reduce the board that the running cell has shown already to the point stored with it."""
         cell, shown, name, more = self._last
         if cell is not None and (cell, shown) == (_running_cell(), model):
-            line = {"text/plain": tr("(the board follows)")}
-            emit(line | more, display_id=name, update=True)
+            emit({"text/plain": tr("(the board follows)")} | more, display_id=name, update=True)
 
 
 def _running_cell() -> int | None:
