@@ -29,7 +29,7 @@ class Field(w.VBox):
         self.prediction = prediction
         self.entry = w.Text(
             placeholder=tr("your number, then Enter"),
-            description=unit_name(prediction.unit) if prediction.unit else tr("number"),
+            description=unit_name(prediction.unit) or tr("number"),
             continuous_update=False,
             style={"description_width": "initial"},
             layout=w.Layout(width="280px"),

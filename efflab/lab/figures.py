@@ -191,8 +191,7 @@ def heatmap(z, *titles: str, x=None, y=None, bar_title="", square=False, **more)
     require(z.ndim == 2, "z", z.shape, "a matrix of two dimensions")
     fig = blank(*titles, **more)
     z = z.astype(int) if z.dtype == bool else z
-    look = dict(colorscale=colours.SCALE, colorbar_title_text=bar_title)
-    fig.add_heatmap(z=z, x=x, y=y, **look)
+    fig.add_heatmap(z=z, x=x, y=y, colorscale=colours.SCALE, colorbar_title_text=bar_title)
     fig.update_yaxes(autorange="reversed")
     if square:
         fig.update_yaxes(scaleanchor="x", constrain="domain")

@@ -120,11 +120,11 @@ def number(value, digits: int = 3) -> str:
     """
     if value is None:
         return "-"
-    if isinstance(value, bool) or not isinstance(value, numbers.Number):
-        return tr_name("yes" if value else "no") if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return tr_name("yes" if value else "no")
     if isinstance(value, numbers.Integral):
         return f"{int(value):,}"
-    return significant(value, digits)
+    return significant(value, digits) if isinstance(value, numbers.Number) else str(value)
 
 
 def unit_name(unit: str) -> str:
