@@ -42,7 +42,7 @@ def check_module(name: str) -> None:
 
 
 def _is_made(member) -> bool:
-    """Whether a caller makes one: not of named tuples and errors, nor of what is only expected."""
+    """Whether it is a class that callers make instances of: no named tuple, error or protocol."""
     is_class = isinstance(member, type) and not issubclass(member, tuple | Exception)
     return is_class and not getattr(member, "_is_protocol", False)
 

@@ -225,7 +225,7 @@ def _panels(arguments: str) -> go.Figure:
 def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figure:
     """A dashed line at an x or a y with an optional label: a crossing, a limit, a paper's value.
 
-    `where`: `row` and `col` in a figure of panels. An axis that is to be logarithmic is so already.
+    `where`: `row` and `col` in a figure of panels. Make an axis logarithmic before its marks.
     """
     require((x is None) != (y is None), "x", x, "either x or y")
     look = dict(line=dict(color=colours.DARK, dash="dash", width=1.5), **where)
@@ -235,6 +235,6 @@ def mark(fig: go.Figure, text: str = "", *, x=None, y=None, **where) -> go.Figur
     letter, value = ("x", x) if y is None else ("y", y)
     for label in fig.layout.annotations[n_labels:]:
         axis = fig.layout[label[f"{letter}ref"].replace(letter, f"{letter}axis")]
-        if axis.type == "log":  # where plotly takes a label's place, but no line's, for a power
+        if axis.type == "log":  # plotly wants the power of ten for a label, the value for a line
             label[letter] = math.log10(value)
     return fig

@@ -91,7 +91,8 @@ def _factor(rest: str, unit: str) -> float | None:
     for head in sorted(heads, key=len, reverse=True):
         tail = rest[len(head) :].strip()
         scale = _scale(tail, unit)
-        is_vague = not tail and head.isascii() and _kind(unit)[0] == "bytes"  # "3M" MB, or of them?
+        # where MB are asked, "3M" may be 3 MB or 3 million MB
+        is_vague = not tail and head.isascii() and _kind(unit)[0] == "bytes"
         if scale is not None and not is_vague:
             return MULTIPLIERS[head] * scale
     return None
