@@ -46,8 +46,7 @@ def html(root: Path = ROOT) -> str:
 def site_page(language: str, root: Path = ROOT) -> str:
     """The site's page in one language, beside the notebooks' pages."""
     body = _Body(columns(root), language, root, lambda source, _: f"{source.stem}.html")
-    values = dict(section="ledger", body=body.content(), **WORDS)
-    return render("ledger.html", language, int(language == "zh"), **values)
+    return render("ledger.html", language, section="ledger", body=body.content(), **WORDS)
 
 
 def deciding_figure(record: dict) -> str:

@@ -61,9 +61,7 @@ def site(folder):
     values = playground.page_values(assets)
     for language, place in (("en", folder), ("zh", folder / "zh")):
         place.mkdir(exist_ok=True)
-        html = render(
-            "playground.html", language, int(place != folder), section="playground", **values
-        )
+        html = render("playground.html", language, section="playground", **values)
         (place / "playground.html").write_text(html, encoding="utf-8")
     worker = environment().get_template("sw.js").render(assets=sorted(assets.places))
     (folder / "sw.js").write_text(worker, encoding="utf-8")

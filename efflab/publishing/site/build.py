@@ -85,10 +85,9 @@ def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
 
 def live_page(name: str, language: str, parts: dict | None) -> str:
     """A page that computes; where it was left out, one that says why."""
-    depth = int(language == "zh")
     if parts is None:
         values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
-        return render("missing.html", language, depth, **values)
+        return render("missing.html", language, **values)
     if name == "planner":
         return planner.write(language, parts)
-    return render(f"{name}.html", language, depth, section=name, **parts)
+    return render(f"{name}.html", language, section=name, **parts)

@@ -36,7 +36,7 @@ def write(language: str, pages: Mapping[str, str], assets: Assets, folder: Path 
         cards.append(_card(number, entry, language) | dict(claims=marks, picture=image))
     values = dict(section="notebooks", cards=cards, search=_search_file(pages, language, assets))
     values |= dict(n_claims=len(judged), counts=counts(root, language), strip=read_strip())
-    return render("index.html", language, int(language == "zh"), **values)
+    return render("index.html", language, **values)
 
 
 def _card(number: str, entry: dict, language: str) -> dict:

@@ -233,7 +233,6 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     return render(
         "notebook.html",
         language,
-        int(language == "zh"),
         **head(entry, language),
         **neighbours(number, entries, language),
         section="notebooks",

@@ -104,17 +104,18 @@ def load(assets: Assets) -> dict | None:
 
 def write(language: str, parts: dict) -> str:
     """The page in a language, of the `parts` that `load` gives."""
-    depth, texts = int(language == "zh"), read_toml(ROOM_TEXTS) | own_texts()
+    texts = read_toml(ROOM_TEXTS) | own_texts()
     scripts = "".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.js")))
     with speaking(language, texts):
         words = {text: tr(text) for text in re.findall(r'say\(\s*"([^"]+)"', scripts)}
         budgets = [(name, tr(name)) for name in (*SERVING, *BUDGETS)]
         devices = [(name, tr_known(name)) for name in ALL_DEVICES]
-    data = dict(language=language, root="../" * depth, files=parts["files"], words=words)
+    root = "../" if language == "zh" else ""
+    data = dict(language=language, root=root, files=parts["files"], words=words)
     data["notebooks"] = {
         number: dict(name=entry["name"], title=entry["title"][language])
         for number, entry in catalog().items()
     }
     data["unsure"] = [name for name, device in DEVICES.items() if "unsure" in device.source]
     lists = dict(presets=list(PRESETS), devices=devices, budgets=budgets, folder=parts["folder"])
-    return render("planner.html", language, depth, section="planner", data=data, **lists)
+    return render("planner.html", language, section="planner", data=data, **lists)
