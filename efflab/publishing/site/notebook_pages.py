@@ -94,13 +94,12 @@ class Renderer(IPythonRenderer):
 
 
 class Exporter(HTMLExporter):
-    """nbconvert's exporter with our template and renderer; `page` before each export."""
+    """nbconvert's exporter with our template and renderer, for the notebook of one page."""
 
-    page: Page
-
-    def __init__(self):
+    def __init__(self, page: Page):
         folders = [str(WEB / "templates")]
         super().__init__(template_name="notebook", extra_template_basedirs=folders)
+        self.page = page
         self.environment.policies["json.dumps_kwargs"] = dict(ensure_ascii=False)
 
     @property
@@ -113,11 +112,10 @@ class Exporter(HTMLExporter):
 
     def default_filters(self):
         yield from super().default_filters()
-        mine = dict(tr=tr, names=names, figure=figure, to_json=to_json)
-        yield from (mine | {"markdown2html": self.render_markdown}).items()
+        yield from dict(tr=tr, names=names, figure=figure, to_json=to_json).items()
 
-    def render_markdown(self, source: str) -> str:
-        """`render_markdown` for the page in the making."""
+    def markdown2html(self, source: str) -> str:
+        """The filter of this name in nbconvert's templates and ours."""
         return render_markdown(source, self.page)
 
 
@@ -225,10 +223,8 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     first.source = first.source.replace(TWIN[language].format(name=path.stem), "")
     add_answers(notebook)
     with speaking(language, own_texts()):
-        exporter = Exporter()
         page = Page(opening(path.name, language), claim_addresses(entry, entries))
-        exporter.page = page
-        body, _ = exporter.from_notebook_node(notebook, {"page": page})
+        body, _ = Exporter(page).from_notebook_node(notebook, {"page": page})
         data = {"words": page_words(), **WORDS}
     return render(
         "notebook.html",
