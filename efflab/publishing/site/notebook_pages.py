@@ -229,7 +229,8 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     return render(
         "notebook.html",
         language,
-        **head(entry, language),
+        title=f"{number} · {entry['title'][language]}",
+        finds=entry.get("finds", {}).get(language, ""),
         **neighbours(number, entries, language),
         section="notebooks",
         other=other(language, path.stem),
@@ -238,15 +239,6 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
         body=Markup(body),
         data=data,
         plotly=plotly,
-    )
-
-
-def head(entry: Mapping, language: str) -> dict:
-    """What the catalog says of a notebook, for its page's head; a part may be missing."""
-    return dict(
-        number=entry["name"][:2],
-        title=f"{entry['name'][:2]} · {entry['title'][language]}",
-        finds=entry.get("finds", {}).get(language, ""),
     )
 
 
