@@ -26,8 +26,6 @@ from efflab.lab.verdict import load_claims
 from efflab.publishing.site.templates import STATIC, WEB, other, own_texts, render
 from efflab.publishing.source import TWIN, code_cells, read_built
 
-LONGEST_CODE = 15
-"""Most lines of a cell's code that is not folded."""
 RESOLVERS = {"arxiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 DOCUMENT = r"(?:\.\./)+docs/([\w-]+)\.md"
 REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
@@ -40,7 +38,7 @@ class Page:
 
     opening: str
     claims: Mapping[str, str]
-    longest: int = LONGEST_CODE
+    longest: int = 15  # most lines of a cell's code that is not folded
     contents: list[dict[str, str]] = field(default_factory=list)
 
     def add_heading(self, text: str) -> str:
@@ -199,8 +197,7 @@ def opening(file: str, language: str) -> str:
     """The command that starts the notebooks in a language, and the file to open there, as HTML."""
     command = "efflab lab" if language == "en" else f"efflab lab --language {language}"
     code = Markup("<code>{}</code>").format
-    text = Markup(tr("{command}, and open {file}"))
-    return text.format(command=code(command), file=code(file))
+    return Markup(tr("{command}, and open {file}")).format(command=code(command), file=code(file))
 
 
 def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
