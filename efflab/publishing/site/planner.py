@@ -19,7 +19,7 @@ from efflab.devices import DEVICES
 from efflab.lab.text import OWN_TEXTS, speaking, tr, tr_known
 from efflab.publishing.catalog import catalog
 from efflab.publishing.site.assets import NPM, Assets, npm_file
-from efflab.publishing.site.templates import STATIC, WEB, own_texts, render
+from efflab.publishing.site.templates import WEB, own_texts, page_modules, render
 
 SCRIPTS = WEB / "planner"
 ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
@@ -92,12 +92,9 @@ def load(assets: Assets) -> dict | None:
     packed = {WASM: engine[WASM]} | compile_all(engine[LIBRARY], archive(python_files()))
     places = {name: assets.add(name, content, packed=True) for name, content in packed.items()}
     sizes = {name: (assets.target / place).stat().st_size for name, place in places.items()}
+    modules = page_modules("planner") | {name: engine[name] for name in MODULES}
     # of Pyodide's own packages none is used, so that their list is left out
-    lock = json.dumps(parse_json(engine[LOCK]) | dict(packages={}))
-    modules = {path.name: path.read_bytes() for path in SCRIPTS.iterdir()}
-    modules |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
-    modules[LOCK] = lock.encode()
-    modules |= {name: engine[name] for name in MODULES}
+    modules[LOCK] = json.dumps(parse_json(engine[LOCK]) | dict(packages={})).encode()
     files = {name: dict(address=places[name], bytes=sizes[name]) for name in places}
     return dict(folder=assets.add_folder("planner", modules), files=files)
 

@@ -27,7 +27,7 @@ from efflab.base.places import DATA_DIR, ROOT
 from efflab.compression import packed, pruning
 from efflab.compression.openvino import quiet
 from efflab.publishing.site.assets import Assets, npm_file
-from efflab.publishing.site.templates import STATIC, WEB
+from efflab.publishing.site.templates import page_modules
 from efflab.structure.window import window_mask
 from efflab_rooms.pruning.measure import importance
 
@@ -206,9 +206,7 @@ def page_values(assets: Assets) -> dict | None:
     engine, wasm = (npm_file("onnxruntime-web", f"dist/{name}") for name in ENGINE)
     if engine is None or wasm is None:
         return None
-    code = {path.name: path.read_bytes() for path in (WEB / "playground").iterdir()}
-    code |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
-    code["ort.mjs"] = engine
+    code = page_modules("playground") | {"ort.mjs": engine}
     files = {
         name.split(".")[0]: assets.add(name, content, packed=True)
         for name, content in (model_files() | {"engine.wasm": wasm}).items()

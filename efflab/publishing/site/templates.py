@@ -34,6 +34,12 @@ def static(name: str) -> str:
     return address(name, (STATIC / name).read_bytes())
 
 
+def page_modules(page: str) -> dict[str, bytes]:
+    """The files of web/`page`, {name: content}, and those of web/static that its modules import."""
+    paths = [*(WEB / page).iterdir(), STATIC / "unpack.js", STATIC / "offline.js"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the pages' own texts."""
     return read_toml(WEB / "zh.toml")
