@@ -1,7 +1,7 @@
 """What the playground's page runs: `stdlib-gpt` as a graph with its weights as inputs, and texts.
 
-`score` is the reference: what the page shows for a setting is what it returns. The first page's
-strip shows some of it: how surprised the model is with fewer and fewer bits.
+`run` and `surprise` are the reference: the page shows what they give for its settings. The first
+page's strip shows some of it: how surprised the model is with fewer and fewer bits.
 """
 
 import inspect
@@ -125,15 +125,10 @@ def visible_pairs(n: int, settings: Settings) -> Tensor:
 
 @torch.no_grad()
 def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor]:
-    """(logits (T,V), ids that they should give (T,)) of a text, after the mark of a file."""
+    """(logits (T,V), ids that they should give (T,)) of a text's first `MOST_TOKENS` tokens."""
     ids = torch.from_numpy(data.tokens_of([text]))[: MOST_TOKENS + 1]
     logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
     return logits[0], ids[1:]
-
-
-def score(settings: Settings, text: str) -> float:
-    """Bits per byte of the text's first `MOST_TOKENS` tokens."""
-    return surprise(*run(lighten(settings), settings, text))[1]
 
 
 def surprise(logits: Tensor, ids: Tensor) -> tuple[Tensor, float]:
