@@ -36,6 +36,8 @@ SCALES: dict[str, dict] = {"tensor": {}, "row": {"axis": 0}, "group": {"group_si
 """Which values share a scale: arguments of `affine.quantize`."""
 MOST_TOKENS = 256
 """Tokens of a text that are scored."""
+SOURCES = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)
+"""What is kept in build/ depends on these files."""
 CHALLENGE = DATA_DIR / "playground.json"
 ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 STRIP_BITS = (0, 8, 6, 5, 4, 3, 2)
@@ -186,7 +188,7 @@ def model_files() -> dict[str, bytes]:
     The bytes so sorted shrink more. Graph and description are kept in build/ for this checkpoint.
     """
     files = {}
-    stamp = key((data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)))
+    stamp = key(SOURCES)
     for name, make in {"graph.onnx": export, "model.json": describe}.items():
         path = ROOT / "build" / "playground" / f"{stamp}-{name}"
         if not path.exists():
@@ -223,8 +225,7 @@ def page_values(assets: Assets) -> dict | None:
 
 def read_strip() -> dict:
     """As `make_strip` gives it, computed once for this checkpoint."""
-    sources = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)
-    return get_or_make(ROOT / "build", "strip", sources, make_strip)
+    return get_or_make(ROOT / "build", "strip", SOURCES, make_strip)
 
 
 def make_strip() -> dict:
