@@ -99,7 +99,9 @@ def run(
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
     for verdict in of_kind(notebook, VERDICT) + of_kind(notebook, STATEMENT):
-        say(f"{verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
+        first = verdict["parts"][0]["figures"][0]
+        figure = f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()
+        say(f"{verdict['claim']}: {verdict['outcome']}, {figure}")
     return target
 
 
@@ -196,9 +198,3 @@ def sweep(name: str, choices: dict[str, list], *, folder: Path = NOTEBOOKS, **op
     from efflab.publishing.grid import run_grid
 
     return run_grid(name, combinations(choices), folder=folder, **options)
-
-
-def deciding(verdict: dict) -> str:
-    """A stored verdict's first, deciding figure, as "name 24 x"."""
-    first = verdict["parts"][0]["figures"][0]
-    return f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()
