@@ -124,9 +124,8 @@ def words_for(column: str, points: Sequence[Point]) -> str:
 
 def write_table(rows: Sequence[dict], place: Path) -> Path:
     """`place`.csv with a column a name, and where pyarrow is installed `place`.parquet."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(chain(*rows))), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     path = place.with_name(f"{place.name}.csv")
