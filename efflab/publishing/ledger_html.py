@@ -87,9 +87,8 @@ class _Body:
             if len(self.built) > 1:
                 name = tr("built notebooks of {n} machines, counted together", n=len(self.built))
                 machines.insert(0, dict(name=name, lines=self.outcomes(self.together)))
-        columns = [column.name for column in self.columns]
-        head |= dict(language=self.language, machines=machines, columns=columns)
-        return head | dict(rows=self.rows())
+        head |= dict(language=self.language, machines=machines, rows=self.rows())
+        return head | dict(columns=[column.name for column in self.columns])
 
     def lines(self, column: Column) -> list[str]:
         """A column's description: source, day and versions; whole or partial; outcome counts.
