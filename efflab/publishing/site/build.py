@@ -51,14 +51,10 @@ def licences() -> str:
     npm = read_json(WEB / "package.json")["dependencies"]
     values = dict(onnxruntime=npm["onnxruntime-web"], pyodide=npm["pyodide"])
     values |= dict(own=(ROOT / "LICENSE").read_text(encoding="utf-8"))
-    values |= dict(plotly=get_plotlyjs_version(), plotly_text=_licence_of("plotly"))
+    files = metadata.files("plotly") or []
+    plotly_text = next(file.read_text() for file in files if file.name.startswith("LICENSE"))
+    values |= dict(plotly=get_plotlyjs_version(), plotly_text=plotly_text)
     return environment().get_template("licences.txt").render(values)
-
-
-def _licence_of(package: str) -> str:
-    """The text of an installed package's licence, from its metadata."""
-    files = metadata.files(package) or []
-    return next(file.read_text() for file in files if file.name.startswith("LICENSE"))
 
 
 def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[str, str]]:
