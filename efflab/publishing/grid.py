@@ -1,8 +1,8 @@
 """Runs a notebook over a grid of parameters: in this process, in several, or on a Dask cluster.
 
-Every run is executed in a scratch folder and comes back whole, as the text of the notebook; who
-asked stores it. So a worker, here or elsewhere, writes nowhere else, and a kill loses only the runs
-that were under way.
+Every run is executed in a scratch folder and comes back whole, as the text of the notebook, which
+the process that asked for it stores. So a worker, here or elsewhere, writes nowhere else, and a
+kill loses only the runs that were under way.
 """
 
 import multiprocessing

@@ -66,7 +66,7 @@ def differing_figures(records: list[dict]) -> list[str]:
 
 WORDS = dict(mark=mark, outcome_class=outcome_class, outcome_words=outcome_words)
 WORDS |= dict(deciding_figure=deciding_figure, name_words=name_words, value_line=value_line)
-"""By what `web/templates/ledger` says things in the language in use."""
+"""The functions by which `web/templates/ledger` speaks the language in use."""
 
 
 class _Body:

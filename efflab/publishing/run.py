@@ -28,7 +28,7 @@ from efflab.publishing.usage import entry, watching_memory
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 TABLES = ("claims.toml", "statements.toml", "rules.toml", "registrations.json")
 TABLES += ("board.json", "verdicts.json")
-"""Files of data/ by which a notebook judges, and those that show what others found."""
+"""Files of data/ by which a notebook judges, and those that hold what other notebooks found."""
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
 
 

@@ -69,7 +69,7 @@ def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[s
 
 
 def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
-    """{page: what it is made of}, its files being added; None where packages are missing."""
+    """{page: what its template needs}, with its files added; None where packages are missing."""
     from efflab.publishing.site import playground  # and torch
 
     live = {"playground": playground.page_values(assets), "planner": planner.load(assets)}

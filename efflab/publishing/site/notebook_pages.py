@@ -1,6 +1,6 @@
 """The notebooks' pages: stored cells through nbconvert with our own template and renderer.
 
-Formulas become MathML; what compares, folds and draws on the page is in web/static.
+Formulas become MathML; the scripts that compare, fold and draw on the page are in web/static.
 """
 
 import ast
@@ -33,8 +33,8 @@ REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
 
 @dataclass
 class Page:
-    """What is known of the page in the making: how to open its notebook and claims' addresses in,
-    its headings out."""
+    """A page in the making: it is given how to open its notebook and the claims' addresses, and
+    collects its headings."""
 
     opening: str
     claims: Mapping[str, str]
@@ -42,7 +42,7 @@ class Page:
     contents: list[dict[str, str]] = field(default_factory=list)
 
     def add_heading(self, text: str) -> str:
-        """Take a heading into the contents; returns its id, unlike any other's."""
+        """Add a heading to the contents; returns its id, which no other heading has."""
         slug = re.sub(r"\W+", "-", text).strip("-") or "section"
         ids = {heading["id"] for heading in self.contents}
         if slug in ids:
@@ -81,7 +81,7 @@ class Renderer(IPythonRenderer):
         return f'<div class="scroll"><table>\n{text}</table></div>\n'
 
     def table_head(self, text: str) -> str:
-        # Markdown wants a head; one without words is none
+        # Markdown requires a head; one without words is left out
         return f"<thead>\n<tr>\n{text}</tr>\n</thead>\n" if Markup(text).striptags() else ""
 
     def block_math(self, body: str) -> str:

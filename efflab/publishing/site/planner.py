@@ -25,7 +25,8 @@ SCRIPTS = WEB / "planner"
 ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
 WASM, LIBRARY, LOCK = "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"
 MODULES = ("pyodide.mjs", "pyodide.asm.mjs")
-# Whatever answers open: a card and advice for an encoder and a decoder, on a GPU and on a CPU.
+# Prints every file that is read for a card and advice, of an encoder and a decoder, on a GPU and
+# on a CPU.
 TRACE = """
 import sys
 opened = set()

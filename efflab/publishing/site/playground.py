@@ -104,7 +104,7 @@ def lighten(settings: Settings) -> nn.Module:
 def stored_bytes(model: nn.Module, settings: Settings) -> int:
     """Bytes of a model of `lighten`: packed codes and scales, all else in 32 bits.
 
-    Of a pruned matrix, only what stays, and one bit for each place, where that is smaller.
+    A pruned matrix is stored as what stays and one bit for each place, where that is smaller.
     """
     total = points.weight_bytes(model)
     for shape in (w.shape for w in packed.weight_matrices(model, embeddings=False).values()):
@@ -183,9 +183,10 @@ def describe() -> bytes:
 
 
 def model_files() -> dict[str, bytes]:
-    """The graph, the weights in 16 bits (all low bytes, then all high ones), what they are.
+    """{name: content} of the graph, of the weights in 16 bits, and of what describes them.
 
-    The bytes so sorted shrink more. Graph and description are kept in build/ for this checkpoint.
+    All low bytes of the weights come before all high ones: so they compress better. Graph and
+    description are kept in build/ for this checkpoint.
     """
     files = {}
     stamp = key(SOURCES)
@@ -199,7 +200,7 @@ def model_files() -> dict[str, bytes]:
 
 
 def page_values(assets: Assets) -> dict | None:
-    """What the page's template needs, its files being added; None where `make setup` had no npm."""
+    """What the page's template needs, with its files added; None where `make setup` had no npm."""
     engine, wasm = (npm_file("onnxruntime-web", f"dist/{name}") for name in ENGINE)
     if engine is None or wasm is None:
         return None
