@@ -132,11 +132,9 @@ def build(
         usage.require_idle()
     record = folder.parent / "data" / "builds.json"
     before, now = usage.read_builds(record), {}
-    for path in paths:
-        for language in languages:
-            cost = build_one(path, language, prelude=prelude, say=say)
-            now[f"{path.stem[:2]} {language}"] = cost
-            usage.keep_builds(record, now)
+    for path, language in product(paths, languages):
+        now[f"{path.stem[:2]} {language}"] = build_one(path, language, prelude=prelude, say=say)
+        usage.keep_builds(record, now)
     for line in usage.warnings_about(before, now):
         say(f"warning: {line}")
     collect(folder)

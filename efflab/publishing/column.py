@@ -108,12 +108,9 @@ def _validator():
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.validators import extend
 
-    def is_int(_, value) -> bool:
-        return type(value) is int
-
     formats = FormatChecker(["date"])
     formats.checks("line")(lambda value: not isinstance(value, str) or value.isprintable())
-    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", is_int)
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, v: type(v) is int)
     strict = extend(Draft202012Validator, type_checker=types)
     return strict(read_json(FORM), format_checker=formats)
 
@@ -126,8 +123,7 @@ def _require_form(column: dict) -> None:
     name, value, schema = _name(list(error.path), column), error.instance, error.schema
     if error.validator == "additionalProperties":
         known = sorted(schema["properties"])
-        unknown = sorted(value.keys() - schema["properties"])
-        require(False, f"keys of {name}", unknown, f"no other than {known}")
+        require(False, f"keys of {name}", sorted(value.keys() - known), f"no other than {known}")
     if error.validator == "required":
         lacking = sorted(set(schema["required"]) - value.keys())
         require(False, f"keys of {name}", sorted(value), f"{lacking} too")
@@ -181,30 +177,27 @@ def _like_ours(record: Mapping, ours: Mapping, root: Path) -> None:
     machine.
     """
     claim, theirs, mine = record["claim"], figures_of(record), figures_of(ours)
-    ids = set(mine) ^ set(theirs)
-    unlike = sorted(ids, key=lambda key: (key in mine, key))
+    unlike = sorted(mine.keys() ^ theirs.keys(), key=lambda key: (key in mine, key))
     require(not unlike, f"{claim}: figures", unlike[:1], "those that it has here, and no other")
     for key, figure in theirs.items():
         own, where = mine[key], f"{claim}: {key}"
         for part in ("name", "template", "values", "unit", "kind"):
             value, needed = figure.get(part), own.get(part)
             require(value == needed, f"{where}: {part}", value, repr(needed))
-        sampled, allowed = own["low"] is not None, "an interval where it has one here, only there"
-        low = figure["low"]
-        require((low is not None) == sampled, f"{where}: low", low, allowed)
+        low, allowed = figure["low"], "an interval where it has one here, only there"
+        require((low is None) == (own["low"] is None), f"{where}: low", low, allowed)
         if own["kind"] == "published":
             value, allowed = figure["value"], f"{own['value']}, as published"
             require(figure == own, where, value, allowed)
 
 
 def _decisions(record: Mapping) -> Iterator[tuple[str, object]]:
-    """(place, value) of all that a record's figures decide; which these are, too."""
+    """(place, value) of all that a record's figures decide, and of its parts' and figures' ids."""
     yield from ((key, record[key]) for key in ("outcome", "holds"))
     yield "parts", [part["id"] for part in record["parts"]]
     for part in record["parts"]:
-        yield from (
-            (f"{part['id']}: {key}", part[key]) for key in sorted(part.keys() - {"figures"})
-        )
+        for key in sorted(part.keys() - {"figures"}):
+            yield f"{part['id']}: {key}", part[key]
         yield f"{part['id']}: figures", [figure["id"] for figure in part["figures"]]
 
 
@@ -212,9 +205,8 @@ def follows(record: Mapping, root: Path = ROOT) -> None:
     """Refuse a record that does not follow from its own figures by the rule here."""
     claim, figures = record["claim"], figures_of(record)
     again = judge(claim, figures.values(), root).record(claim)
-    stored, own = (list(_decisions(part)) for part in (record, again))
-    for (place, value), (_, needed) in zip(stored, own, strict=False):
+    for (place, value), (_, needed) in zip(_decisions(record), _decisions(again), strict=False):
         allowed = f"as its own figures come to by the rule here: {quote(needed)}"
         require(value == needed, f"{claim}: {place}", value, allowed)
-    is_plain = plain(list(figures.values())) == list(figures.values())
+    is_plain = plain(figures) == figures
     require(is_plain, f"{claim}: figures", list(figures), "at most six significant digits")

@@ -7,8 +7,6 @@ import re
 import warnings
 from pathlib import Path
 
-TIMEOUT = 600
-
 
 class CellFailed(Exception):
     """A cell raised, timed out, or killed its kernel.
@@ -18,13 +16,14 @@ class CellFailed(Exception):
 
 
 def execute(
-    notebook, name: str, cwd: Path, part: Path, *, given=None, timeout=TIMEOUT, show=True, starts=2
+    notebook, name: str, cwd: Path, part: Path, *, given=None, timeout=600, show=True, starts=2
 ):
     """Run `notebook` in a new kernel that starts in `cwd`, with a progress bar if `show`.
 
     `given` (the parameters that differ) are injected after the `parameters` cell. While it runs,
     and when a cell fails, `part` holds the notebook so far. Returns the executed copy, from whose
     cells `seconds` reads their times. `name` is used in the message of a `CellFailed`.
+    `timeout`: seconds that a cell may take.
 
     Jupyter picks a kernel's ports before it starts, and another program may take one meanwhile; a
     kernel that died before its first cell is started again, `starts` times in all.

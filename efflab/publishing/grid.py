@@ -1,8 +1,8 @@
 """Runs a notebook over a grid of parameters: in this process, in several, or on a Dask cluster.
 
-Every run is executed in a scratch folder and comes back whole, as the text of the notebook; who
-asked stores it. So a worker, here or elsewhere, writes nowhere else, and a kill loses only the runs
-that were under way.
+Every run is executed in a scratch folder and comes back whole, as the text of the notebook, which
+the process that asked for it stores. So a worker, here or elsewhere, writes nowhere else, and a
+kill loses only the runs that were under way.
 """
 
 import multiprocessing
@@ -177,9 +177,8 @@ def identity(names: Iterable[str], folder: Path | None, with_machine: bool = Fal
     return " ".join(marks) + (machine_name(machine()) if with_machine else "")
 
 
-def run_ahead(names: Iterable[str], folder: Path, dask: str, fresh: bool = False) -> dict[str, str]:
+def run_ahead(names: list[str], folder: Path, dask: str, fresh: bool = False) -> dict[str, str]:
     """Run notebooks with their defaults on workers of this kind of machine: {name: failure}."""
-    names = tuple(names)
     where = own_folder(folder)
     tasks = {n: (n, {}, where) for n in names if fresh or not is_done(n, {}, folder)}
     same = partial(identity, names, where, with_machine=True)

@@ -19,8 +19,7 @@ def start(port: int | None, language: str, *, browser: bool = True) -> None:
     The printed address leads to notebook 00, for a reader who opens it by hand. JupyterLab neither
     looks for news or updates nor asks whether it should.
     """
-    is_port = port is None or 1 <= port <= 65535
-    require(is_port, "--port", port, "a number from 1 to 65535")
+    require(port is None or 1 <= port <= 65535, "--port", port, "a number from 1 to 65535")
     first = built_path(find("00"), language).relative_to(ROOT).as_posix()
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]
@@ -31,8 +30,7 @@ def start(port: int | None, language: str, *, browser: bool = True) -> None:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # as root it would refuse to start
-    others = [path for path in [os.environ.get("JUPYTER_CONFIG_PATH")] if path]
-    paths = os.pathsep.join([str(SETTINGS), *others])
+    paths = os.pathsep.join(filter(None, [str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH")]))
     trust = [sys.executable, "-m", "efflab.publishing.trust"]
     subprocess.Popen(trust, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.execve(sys.executable, command, {**os.environ, "JUPYTER_CONFIG_PATH": paths})

@@ -154,7 +154,7 @@ def page(root: Path = ROOT) -> str:
     """docs/ledger.md: every verdict, part by part, with rules and all figures; then our own
     statements."""
     functions = dict(mark=mark, words=outcome_words, with_unit=with_unit, interval=interval_words)
-    links = {number: notebook_link(number, root, "docs") for number in catalog(root / "notebooks")}
+    links = {number: notebook_link(number, root, "../") for number in catalog(root / "notebooks")}
     said, judged = statements(root)
     known, records = claims(root) | said, verdicts(root) | judged
     values = dict(claims=known, verdicts=records, links=links, cell=_cell)
@@ -173,11 +173,13 @@ def built_on(notebooks: Iterable[str], root: Path = ROOT) -> dict[str, list[str]
     return machines
 
 
-def notebook_link(number: str, root: Path, seen_from: str = "", language: str = "en") -> str:
-    """ "[01 Parameter sharing](notebooks/01_parameter_sharing.ipynb)"; the number if unwritten."""
+def notebook_link(number: str, root: Path, up: str = "", language: str = "en") -> str:
+    """ "[01 Parameter sharing](notebooks/01_parameter_sharing.ipynb)"; the number if unwritten.
+
+    `up`: how the address begins in a page that does not stand in `root`.
+    """
     entry = catalog(root / "notebooks").get(number)
     if entry is None:
         return number
     target = built_path(find(number, root / "notebooks"), language).relative_to(root).as_posix()
-    up = "../" if seen_from else ""
     return f"[{number} {entry['title'][language]}]({up}{target})"

@@ -46,8 +46,7 @@ def html(root: Path = ROOT) -> str:
 def site_page(language: str, root: Path = ROOT) -> str:
     """The site's page in one language, beside the notebooks' pages."""
     body = _Body(columns(root), language, root, lambda source, _: f"{source.stem}.html")
-    values = dict(section="ledger", body=body.content(), **WORDS)
-    return render("ledger.html", language, int(language == "zh"), **values)
+    return render("ledger.html", language, section="ledger", body=body.content(), **WORDS)
 
 
 def deciding_figure(record: dict) -> str:
@@ -67,7 +66,7 @@ def differing_figures(records: list[dict]) -> list[str]:
 
 WORDS = dict(mark=mark, outcome_class=outcome_class, outcome_words=outcome_words)
 WORDS |= dict(deciding_figure=deciding_figure, name_words=name_words, value_line=value_line)
-"""By what `web/templates/ledger` says things in the language in use."""
+"""The functions by which `web/templates/ledger` speaks the language in use."""
 
 
 class _Body:
@@ -88,9 +87,8 @@ class _Body:
             if len(self.built) > 1:
                 name = tr("built notebooks of {n} machines, counted together", n=len(self.built))
                 machines.insert(0, dict(name=name, lines=self.outcomes(self.together)))
-        columns = [column.name for column in self.columns]
-        head |= dict(language=self.language, machines=machines, columns=columns)
-        return head | dict(rows=self.rows())
+        head |= dict(language=self.language, machines=machines, rows=self.rows())
+        return head | dict(columns=[column.name for column in self.columns])
 
     def lines(self, column: Column) -> list[str]:
         """A column's description: source, day and versions; whole or partial; outcome counts.

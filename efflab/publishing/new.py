@@ -45,12 +45,11 @@ def fill(template: str, number: str, name: str, root: Path) -> str:
 
 def with_entry(catalog: str, number: str, entry: str) -> str:
     """The catalog's text with one more entry, in the order of numbers."""
-    later = [
-        m.start() for m in re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE) if m[1] > number
-    ]
-    if not later:
+    heads = re.finditer(r'^\["(\d\d)"\]', catalog, re.MULTILINE)
+    place = next((head.start() for head in heads if head[1] > number), None)
+    if place is None:
         return f"{catalog.rstrip()}\n\n{entry}"
-    return f"{catalog[: later[0]]}{entry}\n{catalog[later[0] :]}"
+    return f"{catalog[:place]}{entry}\n{catalog[place:]}"
 
 
 def new(number: str, name: str, *, root: Path = ROOT) -> list[Path]:

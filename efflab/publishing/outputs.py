@@ -35,32 +35,26 @@ def read_outputs(kind: str, folder: Path = NOTEBOOKS) -> dict[str, list]:
 def settle(notebook: NotebookNode, old: NotebookNode | None) -> None:
     """Normalize an executed notebook: remove what differs between runs without meaning anything.
 
-    Views of dead widgets are removed. If a figure did not change, its old picture is kept, since
-    another browser or font would give other pixels.
+    Views of dead widgets are removed, and code cells are numbered from 1, as in a new session. If
+    a figure did not change, its old picture is kept, since another browser or font would give
+    other pixels.
     """
     before = {c.id: c.get("outputs", []) for c in old.cells} if old else {}
     for cell in notebook.cells:
         metadata = {k: v for k, v in cell.metadata.items() if k in KEPT and v != []}
         cell.metadata = NotebookNode(metadata)
-        if cell.cell_type != "code":
-            continue
+    for number, cell in enumerate(code_cells(notebook), start=1):
         for output in cell.outputs:
             output.get("data", {}).pop(WIDGET, None)
         cell.outputs = [o for o in cell.outputs if o.get("data", True)]
         earlier = before.get(cell.id, [])
         if list(map(without_picture, earlier)) == list(map(without_picture, cell.outputs)):
             cell.outputs = earlier
-    count(notebook)
-    notebook.metadata = nbformat.from_dict(METADATA)
-
-
-def count(notebook: NotebookNode) -> None:
-    """Number the code cells from 1, as in a new session."""
-    for number, cell in enumerate(code_cells(notebook), start=1):
         cell.execution_count = number
         for output in cell.outputs:
             if output.get("execution_count") is not None:
                 output.execution_count = number
+    notebook.metadata = nbformat.from_dict(METADATA)
 
 
 def without_picture(output: NotebookNode) -> dict:

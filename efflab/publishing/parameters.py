@@ -31,10 +31,9 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
 
 def parse_choices(pairs: Iterable[str]) -> dict[str, list]:
     """["n=1,2", "n=4"] -> {"n": [1, 2, 4]}: the values of each name, repetitions joined."""
-    grid = _by_name(pairs)
     return {
         name: [literal(value) for text in texts for value in split(text)]
-        for name, texts in grid.items()
+        for name, texts in _by_name(pairs).items()
     }
 
 

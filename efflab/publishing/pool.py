@@ -111,7 +111,7 @@ def run_here(
         usage.require_idle()
     numbers = [n for n, entry in catalog(folder).items() if entry["claims"]]
     elsewhere = run_ahead(numbers, folder, dask, fresh) if dask else {}
-    records, failed = [], {}
+    by_claim, failed = {}, {}
     for number in numbers:
         try:
             if number in elsewhere:
@@ -122,11 +122,10 @@ def run_here(
             say(f"{number}: failed, left out")
             continue
         say(f"{number}: " + ", ".join(f"{v['claim']} {v['outcome']}" for v in verdicts))
-        records += verdicts
+        by_claim |= {verdict["claim"]: verdict for verdict in verdicts}
     reasons = "\n\n".join(failed.values())
-    if failed and not records:
+    if failed and not by_claim:
         raise CellFailed(f"no column: {len(failed)} failed\n\n{reasons}")
-    by_claim = {record["claim"]: record for record in records}
     column = replace(own, verdicts=by_claim)
     parse(column.text().encode(), folder.parent)  # refuse what `ledger add` would refuse
     write_atomically(out, column.text())

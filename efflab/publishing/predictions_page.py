@@ -53,9 +53,8 @@ def _freeze(path: Path, number: int, language: str) -> str:
 def _row(case: dict, language: str) -> tuple:
     phase = PHASES[language].get(case["phase"], case["phase"])
     low, ms, high = (significant(case[key]) for key in ("low", "ms", "high"))
-    own = case.get("measured")
-    measured = "" if own is None else significant(own)
-    if own is not None and not case["low"] <= own <= case["high"]:
+    measured = significant(case["measured"]) if "measured" in case else ""
+    if "measured" in case and not case["low"] <= case["measured"] <= case["high"]:
         measured = f"**{measured}**"
     step = phase, case["n_tokens"], case["n_texts"]
     return case["model"], case["format"], *step, f"{ms} ({low}–{high})", measured

@@ -28,7 +28,7 @@ from efflab.publishing.usage import entry, watching_memory
 CODE = tuple(Path(package.__file__).parent for package in (efflab, efflab_rooms))
 TABLES = ("claims.toml", "statements.toml", "rules.toml", "registrations.json")
 TABLES += ("board.json", "verdicts.json")
-"""Files of data/ by which a notebook judges, and those that show what others found."""
+"""Files of data/ by which a notebook judges, and those that hold what other notebooks found."""
 __all__ = ["checked", "literal", "parse", "run", "sweep"]  # others call the first three here too
 
 
@@ -99,7 +99,9 @@ def run(
         if seconds(cell):
             say(f"{seconds(cell):7.2f} s  {title_of(cell)}")
     for verdict in of_kind(notebook, VERDICT) + of_kind(notebook, STATEMENT):
-        say(f"{verdict['claim']}: {verdict['outcome']}, {deciding(verdict)}")
+        first = verdict["parts"][0]["figures"][0]
+        figure = f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()
+        say(f"{verdict['claim']}: {verdict['outcome']}, {figure}")
     return target
 
 
@@ -196,9 +198,3 @@ def sweep(name: str, choices: dict[str, list], *, folder: Path = NOTEBOOKS, **op
     from efflab.publishing.grid import run_grid
 
     return run_grid(name, combinations(choices), folder=folder, **options)
-
-
-def deciding(verdict: dict) -> str:
-    """A stored verdict's first, deciding figure, as "name 24 x"."""
-    first = verdict["parts"][0]["figures"][0]
-    return f"{first['name']} {significant(first['value'], 4)} {first['unit']}".strip()

@@ -40,11 +40,10 @@ def read_source(path: Path) -> NotebookNode:
 
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook in a file; a `ValueError` names an invalid file."""
+    content = path.read_bytes()
     try:
-        notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
+        notebook = nbformat.v4.reads(content.decode("utf-8"))
         nbformat.validate(notebook)
-    except OSError:
-        raise
     except Exception as error:  # nbformat raises many types for an invalid notebook
         reason = f"{error}".partition("\n")[0][:80] or type(error).__name__
         raise ValueError(f"{path.name} is damaged, no notebook ({reason})") from error
@@ -115,10 +114,9 @@ def translate(source: NotebookNode, language: str) -> NotebookNode:
     Cell ids are hashes of what the cell says, so an edit changes no other cell's id.
     """
     require_one_of("language", language, LANGUAGES)
-    other = OTHER[language]
     notebook, seen = nbformat.v4.new_notebook(metadata=METADATA), Counter()
     for cell in source.cells:
-        if other in tags(cell):
+        if OTHER[language] in tags(cell):
             continue
         text = cell.source
         if "parameters" in tags(cell):

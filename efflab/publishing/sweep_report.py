@@ -36,10 +36,10 @@ def write_report(points: Sequence[Point], notebook: str, show=None, record=False
 
     `show`: the column to draw; by default that of `key_number`.
     `record`: the table also becomes the record that the notebook shows, unless a run failed, which
-    is a `ValueError`. Busy machines are said.
+    is a `ValueError`. Prints how many runs were on a busy machine, if any.
     """
     rows, given = [read_row(point) for point in points], list(points[0].given)
-    column = key_number(rows, given, show)  # what is refused is so before anything is written
+    column = key_number(rows, given, show)  # refuses before anything is written
     n_failed = sum(row["failure"] is not None for row in rows)
     require(not (record and n_failed), "--record", n_failed, "a sweep of which no run failed")
     mark = hashlib.sha256(canonical([point.given for point in points]).encode()).hexdigest()[:6]
@@ -123,10 +123,9 @@ def words_for(column: str, points: Sequence[Point]) -> str:
 
 
 def write_table(rows: Sequence[dict], place: Path) -> Path:
-    """`place`.csv with a column a name, and where pyarrow is installed `place`.parquet."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """`place`.csv with a column for each name, and `place`.parquet where pyarrow is installed."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(chain(*rows))), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     path = place.with_name(f"{place.name}.csv")

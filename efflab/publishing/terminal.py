@@ -13,8 +13,8 @@ from efflab.base.files import PART
 from efflab.errors import Refusal
 
 LONGEST_LINE = 600
-"""Most characters of a message's line; longer ones are cut in the middle, but for lists
-of what is allowed, each item of which may be the one that is looked for."""
+"""Most characters in a line of a message; longer lines are cut in the middle, except a list of
+what is allowed, where any item may be the one that is looked for."""
 LOOKALIKES = str.maketrans(
     {"—": "-", "–": "-", "−": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≈": "~", "→": "->"}
     | dict(zip("“”‘’✓✗◐◑", "\"\"''+-~~", strict=True))

@@ -17,14 +17,14 @@ ESCAPED = "&#39;&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}"
 
 def test_every_value_is_text():
     values = dict(section="notebooks", other=dict(address=HOSTILE, name=HOSTILE))
-    page = render("missing.html", "en", 0, reason=HOSTILE, **values)
+    page = render("missing.html", "en", reason=HOSTILE, **values)
     assert page.count(ESCAPED) == 3
     assert "alert(1)</script" not in page
 
 
 def test_a_value_that_is_not_given_is_an_error():
     with pytest.raises(UndefinedError, match="'section' is undefined"):
-        render("missing.html", "en", 0, reason="r")
+        render("missing.html", "en", reason="r")
 
 
 def test_nothing_goes_in_as_it_is():

@@ -1,4 +1,4 @@
-"""The files that the site's pages load, under names with hashes, so that they keep for ever."""
+"""The files that the site's pages load, under names with hashes, so that browsers may keep them."""
 
 import gzip
 import hashlib

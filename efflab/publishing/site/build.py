@@ -51,14 +51,10 @@ def licences() -> str:
     npm = read_json(WEB / "package.json")["dependencies"]
     values = dict(onnxruntime=npm["onnxruntime-web"], pyodide=npm["pyodide"])
     values |= dict(own=(ROOT / "LICENSE").read_text(encoding="utf-8"))
-    values |= dict(plotly=get_plotlyjs_version(), plotly_text=_licence_of("plotly"))
+    files = metadata.files("plotly") or []
+    plotly_text = next(file.read_text() for file in files if file.name.startswith("LICENSE"))
+    values |= dict(plotly=get_plotlyjs_version(), plotly_text=plotly_text)
     return environment().get_template("licences.txt").render(values)
-
-
-def _licence_of(package: str) -> str:
-    """The text of an installed package's licence, from its metadata."""
-    files = metadata.files(package) or []
-    return next(file.read_text() for file in files if file.name.startswith("LICENSE"))
 
 
 def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -73,7 +69,7 @@ def notebook_files(language: str, plotly: str, folder: Path) -> Iterator[tuple[s
 
 
 def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
-    """{page: what it is made of}, its files being added; None where packages are missing."""
+    """{page: what its template needs}, with its files added; None where packages are missing."""
     from efflab.publishing.site import playground  # and torch
 
     live = {"playground": playground.page_values(assets), "planner": planner.load(assets)}
@@ -85,10 +81,9 @@ def load_live_pages(assets: Assets, say=print) -> dict[str, dict | None]:
 
 def live_page(name: str, language: str, parts: dict | None) -> str:
     """A page that computes; where it was left out, one that says why."""
-    depth = int(language == "zh")
     if parts is None:
         values = dict(section=name, other=other(language, name), reason=NO_PACKAGES)
-        return render("missing.html", language, depth, **values)
+        return render("missing.html", language, **values)
     if name == "planner":
         return planner.write(language, parts)
-    return render(f"{name}.html", language, depth, section=name, **parts)
+    return render(f"{name}.html", language, section=name, **parts)

@@ -32,4 +32,4 @@ def write(path: Path, language: str) -> str:
         text = chinese if language == "zh" else english.replace(SWITCH, "")
         values = dict(title=tr(title), body=Markup(render_markdown(text, page)))
     values |= dict(contents=page.contents, section="documents", other=other(language, path.stem))
-    return render("document.html", language, int(language == "zh"), **values)
+    return render("document.html", language, **values)

@@ -11,6 +11,7 @@ from efflab.base.formats import PICTURE
 from efflab.lab.outcome import mark, outcome_words
 from efflab.publishing.catalog import NOTEBOOKS, built_path, catalog, find
 from efflab.publishing.ledger import claims, counts, verdicts
+from efflab.publishing.outputs import of_kind
 from efflab.publishing.site.assets import Assets
 from efflab.publishing.site.playground import read_strip
 from efflab.publishing.site.templates import outcome_class, render
@@ -36,7 +37,7 @@ def write(language: str, pages: Mapping[str, str], assets: Assets, folder: Path 
         cards.append(_card(number, entry, language) | dict(claims=marks, picture=image))
     values = dict(section="notebooks", cards=cards, search=_search_file(pages, language, assets))
     values |= dict(n_claims=len(judged), counts=counts(root, language), strip=read_strip())
-    return render("index.html", language, int(language == "zh"), **values)
+    return render("index.html", language, **values)
 
 
 def _card(number: str, entry: dict, language: str) -> dict:
@@ -59,12 +60,11 @@ def _picture(path: Path, entry: dict, language: str, assets: Assets) -> dict | N
     """Address and size of the card's picture, a figure of the built notebook; None without one."""
     from PIL import Image
 
-    outputs = (output for cell in read_built(path).cells for output in cell.get("outputs", []))
-    found = [o["data"][PICTURE] for o in outputs if PICTURE in o.get("data", {})]
-    if not found:
+    pictures = of_kind(read_built(path), PICTURE)
+    if not pictures:
         return None
-    image = Image.open(io.BytesIO(base64.b64decode(found[entry.get("card", 0)])))
-    image = image.convert("RGB")
+    picture = base64.b64decode(pictures[entry.get("card", 0)])
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     image.save(packed := io.BytesIO(), "WEBP", quality=78, method=6)
     address = assets.add(f"{entry['name']}-{language}.webp", packed.getvalue())

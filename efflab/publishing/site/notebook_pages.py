@@ -1,6 +1,6 @@
 """The notebooks' pages: stored cells through nbconvert with our own template and renderer.
 
-Formulas become MathML; what compares, folds and draws on the page is in web/static.
+Formulas become MathML; the scripts that compare, fold and draw on the page are in web/static.
 """
 
 import ast
@@ -26,8 +26,6 @@ from efflab.lab.verdict import load_claims
 from efflab.publishing.site.templates import STATIC, WEB, other, own_texts, render
 from efflab.publishing.source import TWIN, code_cells, read_built
 
-LONGEST_CODE = 15
-"""Most lines of a cell's code that is not folded."""
 RESOLVERS = {"arxiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 DOCUMENT = r"(?:\.\./)+docs/([\w-]+)\.md"
 REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
@@ -35,16 +33,16 @@ REFERENCE = r"(?P<resolver>arXiv|doi):\s?(?P<work>[\w.()/-]*\w)"
 
 @dataclass
 class Page:
-    """What is known of the page in the making: how to open its notebook and claims' addresses in,
-    its headings out."""
+    """A page in the making: it is given how to open its notebook and the claims' addresses, and
+    collects its headings."""
 
     opening: str
     claims: Mapping[str, str]
-    longest: int = LONGEST_CODE
+    longest: int = 15  # most lines of a cell's code that is not folded
     contents: list[dict[str, str]] = field(default_factory=list)
 
     def add_heading(self, text: str) -> str:
-        """Take a heading into the contents; returns its id, unlike any other's."""
+        """Add a heading to the contents; returns its id, which no other heading has."""
         slug = re.sub(r"\W+", "-", text).strip("-") or "section"
         ids = {heading["id"] for heading in self.contents}
         if slug in ids:
@@ -83,7 +81,7 @@ class Renderer(IPythonRenderer):
         return f'<div class="scroll"><table>\n{text}</table></div>\n'
 
     def table_head(self, text: str) -> str:
-        # Markdown wants a head; one without words is none
+        # Markdown requires a head; one without words is left out
         return f"<thead>\n<tr>\n{text}</tr>\n</thead>\n" if Markup(text).striptags() else ""
 
     def block_math(self, body: str) -> str:
@@ -94,13 +92,12 @@ class Renderer(IPythonRenderer):
 
 
 class Exporter(HTMLExporter):
-    """nbconvert's exporter with our template and renderer; `page` before each export."""
+    """nbconvert's exporter with our template and renderer, for the notebook of one page."""
 
-    page: Page
-
-    def __init__(self):
+    def __init__(self, page: Page):
         folders = [str(WEB / "templates")]
         super().__init__(template_name="notebook", extra_template_basedirs=folders)
+        self.page = page
         self.environment.policies["json.dumps_kwargs"] = dict(ensure_ascii=False)
 
     @property
@@ -113,11 +110,10 @@ class Exporter(HTMLExporter):
 
     def default_filters(self):
         yield from super().default_filters()
-        mine = dict(tr=tr, names=names, figure=figure, to_json=to_json)
-        yield from (mine | {"markdown2html": self.render_markdown}).items()
+        yield from dict(tr=tr, names=names, figure=figure, to_json=to_json).items()
 
-    def render_markdown(self, source: str) -> str:
-        """`render_markdown` for the page in the making."""
+    def markdown2html(self, source: str) -> str:
+        """The filter of this name in nbconvert's templates and ours."""
         return render_markdown(source, self.page)
 
 
@@ -201,8 +197,7 @@ def opening(file: str, language: str) -> str:
     """The command that starts the notebooks in a language, and the file to open there, as HTML."""
     command = "efflab lab" if language == "en" else f"efflab lab --language {language}"
     code = Markup("<code>{}</code>").format
-    text = Markup(tr("{command}, and open {file}"))
-    return text.format(command=code(command), file=code(file))
+    return Markup(tr("{command}, and open {file}")).format(command=code(command), file=code(file))
 
 
 def claim_addresses(entry: Mapping, entries: Mapping[str, Mapping]) -> dict[str, str]:
@@ -225,16 +220,14 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
     first.source = first.source.replace(TWIN[language].format(name=path.stem), "")
     add_answers(notebook)
     with speaking(language, own_texts()):
-        exporter = Exporter()
         page = Page(opening(path.name, language), claim_addresses(entry, entries))
-        exporter.page = page
-        body, _ = exporter.from_notebook_node(notebook, {"page": page})
+        body, _ = Exporter(page).from_notebook_node(notebook, {"page": page})
         data = {"words": page_words(), **WORDS}
     return render(
         "notebook.html",
         language,
-        int(language == "zh"),
-        **head(entry, language),
+        title=f"{number} · {entry['title'][language]}",
+        finds=entry.get("finds", {}).get(language, ""),
         **neighbours(number, entries, language),
         section="notebooks",
         other=other(language, path.stem),
@@ -243,15 +236,6 @@ def write(path: Path, language: str, entries: Mapping[str, Mapping], plotly: str
         body=Markup(body),
         data=data,
         plotly=plotly,
-    )
-
-
-def head(entry: Mapping, language: str) -> dict:
-    """What the catalog says of a notebook, for its page's head; a part may be missing."""
-    return dict(
-        number=entry["name"][:2],
-        title=f"{entry['name'][:2]} · {entry['title'][language]}",
-        finds=entry.get("finds", {}).get(language, ""),
     )
 
 

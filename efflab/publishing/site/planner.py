@@ -19,13 +19,14 @@ from efflab.devices import DEVICES
 from efflab.lab.text import OWN_TEXTS, speaking, tr, tr_known
 from efflab.publishing.catalog import catalog
 from efflab.publishing.site.assets import NPM, Assets, npm_file
-from efflab.publishing.site.templates import STATIC, WEB, own_texts, render
+from efflab.publishing.site.templates import WEB, own_texts, page_modules, render
 
 SCRIPTS = WEB / "planner"
 ROOM_TEXTS = ROOT / "notebooks" / "efflab_rooms" / "choose_plan" / "zh.toml"
 WASM, LIBRARY, LOCK = "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"
 MODULES = ("pyodide.mjs", "pyodide.asm.mjs")
-# Whatever answers open: a card and advice for an encoder and a decoder, on a GPU and on a CPU.
+# Prints every file that is read for a card and advice, of an encoder and a decoder, on a GPU and
+# on a CPU.
 TRACE = """
 import sys
 opened = set()
@@ -92,29 +93,27 @@ def load(assets: Assets) -> dict | None:
     packed = {WASM: engine[WASM]} | compile_all(engine[LIBRARY], archive(python_files()))
     places = {name: assets.add(name, content, packed=True) for name, content in packed.items()}
     sizes = {name: (assets.target / place).stat().st_size for name, place in places.items()}
+    modules = page_modules("planner") | {name: engine[name] for name in MODULES}
     # of Pyodide's own packages none is used, so that their list is left out
-    lock = json.dumps(parse_json(engine[LOCK]) | dict(packages={}))
-    modules = {path.name: path.read_bytes() for path in SCRIPTS.iterdir()}
-    modules |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
-    modules[LOCK] = lock.encode()
-    modules |= {name: engine[name] for name in MODULES}
+    modules[LOCK] = json.dumps(parse_json(engine[LOCK]) | dict(packages={})).encode()
     files = {name: dict(address=places[name], bytes=sizes[name]) for name in places}
     return dict(folder=assets.add_folder("planner", modules), files=files)
 
 
 def write(language: str, parts: dict) -> str:
     """The page in a language, of the `parts` that `load` gives."""
-    depth, texts = int(language == "zh"), read_toml(ROOM_TEXTS) | own_texts()
+    texts = read_toml(ROOM_TEXTS) | own_texts()
     scripts = "".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.glob("*.js")))
     with speaking(language, texts):
         words = {text: tr(text) for text in re.findall(r'say\(\s*"([^"]+)"', scripts)}
         budgets = [(name, tr(name)) for name in (*SERVING, *BUDGETS)]
         devices = [(name, tr_known(name)) for name in ALL_DEVICES]
-    data = dict(language=language, root="../" * depth, files=parts["files"], words=words)
+    root = "../" if language == "zh" else ""
+    data = dict(language=language, root=root, files=parts["files"], words=words)
     data["notebooks"] = {
         number: dict(name=entry["name"], title=entry["title"][language])
         for number, entry in catalog().items()
     }
     data["unsure"] = [name for name, device in DEVICES.items() if "unsure" in device.source]
     lists = dict(presets=list(PRESETS), devices=devices, budgets=budgets, folder=parts["folder"])
-    return render("planner.html", language, depth, section="planner", data=data, **lists)
+    return render("planner.html", language, section="planner", data=data, **lists)

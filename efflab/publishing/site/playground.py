@@ -1,7 +1,7 @@
 """What the playground's page runs: `stdlib-gpt` as a graph with its weights as inputs, and texts.
 
-`score` is the reference: what the page shows for a setting is what it returns. The first page's
-strip shows some of it: how surprised the model is with fewer and fewer bits.
+`run` and `surprise` are the reference: the page shows what they give for its settings. The first
+page's strip shows some of it: how surprised the model is with fewer and fewer bits.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from efflab.base.places import DATA_DIR, ROOT
 from efflab.compression import packed, pruning
 from efflab.compression.openvino import quiet
 from efflab.publishing.site.assets import Assets, npm_file
-from efflab.publishing.site.templates import STATIC, WEB
+from efflab.publishing.site.templates import page_modules
 from efflab.structure.window import window_mask
 from efflab_rooms.pruning.measure import importance
 
@@ -36,6 +36,8 @@ SCALES: dict[str, dict] = {"tensor": {}, "row": {"axis": 0}, "group": {"group_si
 """Which values share a scale: arguments of `affine.quantize`."""
 MOST_TOKENS = 256
 """Tokens of a text that are scored."""
+SOURCES = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)
+"""What is kept in build/ depends on these files."""
 CHALLENGE = DATA_DIR / "playground.json"
 ENGINE = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 STRIP_BITS = (0, 8, 6, 5, 4, 3, 2)
@@ -102,7 +104,7 @@ def lighten(settings: Settings) -> nn.Module:
 def stored_bytes(model: nn.Module, settings: Settings) -> int:
     """Bytes of a model of `lighten`: packed codes and scales, all else in 32 bits.
 
-    Of a pruned matrix, only what stays, and one bit for each place, where that is smaller.
+    A pruned matrix is stored as what stays and one bit for each place, where that is smaller.
     """
     total = points.weight_bytes(model)
     for shape in (w.shape for w in packed.weight_matrices(model, embeddings=False).values()):
@@ -125,15 +127,10 @@ def visible_pairs(n: int, settings: Settings) -> Tensor:
 
 @torch.no_grad()
 def run(model: nn.Module, settings: Settings, text: str) -> tuple[Tensor, Tensor]:
-    """(logits (T,V), ids that they should give (T,)) of a text, after the mark of a file."""
+    """(logits (T,V), ids that they should give (T,)) of a text's first `MOST_TOKENS` tokens."""
     ids = torch.from_numpy(data.tokens_of([text]))[: MOST_TOKENS + 1]
     logits, *_ = Graph(model)(ids[None, :-1], visible_pairs(len(ids) - 1, settings))
     return logits[0], ids[1:]
-
-
-def score(settings: Settings, text: str) -> float:
-    """Bits per byte of the text's first `MOST_TOKENS` tokens."""
-    return surprise(*run(lighten(settings), settings, text))[1]
 
 
 def surprise(logits: Tensor, ids: Tensor) -> tuple[Tensor, float]:
@@ -186,12 +183,13 @@ def describe() -> bytes:
 
 
 def model_files() -> dict[str, bytes]:
-    """The graph, the weights in 16 bits (all low bytes, then all high ones), what they are.
+    """{name: content} of the graph, of the weights in 16 bits, and of what describes them.
 
-    The bytes so sorted shrink more. Graph and description are kept in build/ for this checkpoint.
+    All low bytes of the weights come before all high ones: so they compress better. Graph and
+    description are kept in build/ for this checkpoint.
     """
     files = {}
-    stamp = key((data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)))
+    stamp = key(SOURCES)
     for name, make in {"graph.onnx": export, "model.json": describe}.items():
         path = ROOT / "build" / "playground" / f"{stamp}-{name}"
         if not path.exists():
@@ -202,13 +200,11 @@ def model_files() -> dict[str, bytes]:
 
 
 def page_values(assets: Assets) -> dict | None:
-    """What the page's template needs, its files being added; None where `make setup` had no npm."""
+    """What the page's template needs, with its files added; None where `make setup` had no npm."""
     engine, wasm = (npm_file("onnxruntime-web", f"dist/{name}") for name in ENGINE)
     if engine is None or wasm is None:
         return None
-    code = {path.name: path.read_bytes() for path in (WEB / "playground").iterdir()}
-    code |= {name: (STATIC / name).read_bytes() for name in ("unpack.js", "offline.js")}
-    code["ort.mjs"] = engine
+    code = page_modules("playground") | {"ort.mjs": engine}
     files = {
         name.split(".")[0]: assets.add(name, content, packed=True)
         for name, content in (model_files() | {"engine.wasm": wasm}).items()
@@ -230,8 +226,7 @@ def page_values(assets: Assets) -> dict | None:
 
 def read_strip() -> dict:
     """As `make_strip` gives it, computed once for this checkpoint."""
-    sources = data.STDLIB_GPT, data.TOKENIZER_FILE, Path(__file__)
-    return get_or_make(ROOT / "build", "strip", sources, make_strip)
+    return get_or_make(ROOT / "build", "strip", SOURCES, make_strip)
 
 
 def make_strip() -> dict:

@@ -31,8 +31,8 @@ class Handler(SimpleHTTPRequestHandler):
     extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
 
     lasts = False
-    """Whether the reply is an asset, whose name changes with its content; pages are asked for
-    again, as is what was not found."""
+    """Whether a browser may keep the reply. An asset's name changes with its content; pages, and
+    what was not found, are asked for again."""
 
     def send_response(self, code, message=None):
         is_there = code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)  # a bad request has no path

@@ -34,6 +34,12 @@ def static(name: str) -> str:
     return address(name, (STATIC / name).read_bytes())
 
 
+def page_modules(page: str) -> dict[str, bytes]:
+    """The files of web/`page`, {name: content}, and those of web/static that its modules import."""
+    paths = [*(WEB / page).iterdir(), STATIC / "unpack.js", STATIC / "offline.js"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
 def own_texts() -> dict[str, str]:
     """{English: Chinese} of the pages' own texts."""
     return read_toml(WEB / "zh.toml")
@@ -45,12 +51,12 @@ def other(language: str, name: str) -> dict[str, str]:
     return dict(address=f"{folder}{name}.html", name=NAMES[OTHER[language]])
 
 
-def render(name: str, language: str, depth: int, **values) -> str:
-    """The template `name` in a language, for a page `depth` folders below the site's root.
+def render(name: str, language: str, **values) -> str:
+    """The template `name` in a language; Chinese pages are one folder below the site's root.
 
     A page whose file is not named as its template gives `other` itself.
     """
-    place = dict(language=language, root="../" * depth)
+    place = dict(language=language, root="../" if language == "zh" else "")
     place |= dict(other=other(language, name.removesuffix(".html")))
     with speaking(language, own_texts()):
         return environment().get_template(name).render(place | values)
