@@ -17,11 +17,7 @@ from efflab.distributed.data_parallel import distance
 from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
 from efflab.distributed.ring import sent_bytes
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.distributed.tensor_parallel import (
-    ColumnParallelLinear,
-    RowParallelLinear,
-    columns_of,
-)
+from efflab.distributed.tensor_parallel import ColumnParallelLinear, RowParallelLinear, columns_of
 from efflab.errors import require, require_one_of
 from efflab.model import FeedForward
 from efflab.rules import Count, Size
