@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -115,14 +116,10 @@ def predict(
     """Predict the backward pass of layers with these seconds and gradient bytes; see `fill`."""
     require_times("layer_seconds", layer_seconds)
     require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
-    finish: dict[int, float] = {}
-    now = 0.0
-    for layer in reversed(range(len(layer_seconds))):
-        now += layer_seconds[layer]
-        finish[layer] = now
+    finish = list(accumulate(reversed(layer_seconds), initial=0.0))[::-1]  # of each layer
     buckets = fill(layer_bytes, bucket_bytes, first_bytes)
     sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
-    return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
+    return Trace(finish[0], transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
 def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[Transfer, ...]:
