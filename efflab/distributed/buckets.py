@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.values import Batch, Counts, Times, require_as_many, require_times
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.rules import Count, Infinite, NonNegative, Positive, Size
 from efflab.tensors import Ids
 from efflab.train import language_model_loss
@@ -41,12 +41,11 @@ class Wire:
 
     latency_seconds: NonNegative = 0.0
     bytes_per_second: Infinite = float("inf")
-    way: str = "ring"
+    way: Annotated[str, tuple(WAYS)] = "ring"
 
     def __post_init__(self):
         speed = self.bytes_per_second
         require(speed > 0, "bytes_per_second", speed, "a number above {low}", low=0)
-        require_one_of("way", self.way, WAYS)
 
     def seconds(self, n_bytes: float, n_ranks: Size) -> float:
         """Time of one all-reduce of `n_bytes` among `n_ranks`."""
