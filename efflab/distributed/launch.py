@@ -60,8 +60,7 @@ def launch(
     `on_progress(rank, message)` while it runs. A rank that raises, dies or does not finish ends
     all ranks with a `RankError`. No process is left behind in any case.
     """
-    require_function(fn)
-    with closing(RankPool(n_procs)) as pool:  # `run` pickles the job before it starts the ranks
+    with closing(RankPool(n_procs)) as pool:  # `run` checks and pickles before it starts the ranks
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
