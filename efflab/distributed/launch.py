@@ -241,9 +241,8 @@ def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"args={quote(args)}: expected values that pickle accepts ({error})"
-        ) from error
+        allowed = f"values that pickle accepts ({error})"
+        raise ValueError(f"args={quote(args)}: expected {allowed}") from error
 
 
 def _in_collective(stack: str) -> bool:
