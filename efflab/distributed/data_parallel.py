@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
-from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
+from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_as_many, require_share
 from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
@@ -167,7 +167,7 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
     for name, each in (("rows", rows), ("seeds", job.seeds or rows)):
-        require(len(each) == world_size, name, each, f"{world_size} numbers, one for each rank")
+        require_as_many(name, each, world_size, "rank")
     my_rows = own(rows, rank)
     model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
     weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
