@@ -23,7 +23,7 @@ from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Integers, Matrix, Numbers, require_finite
-from efflab.train import gradient_norm, language_model_loss
+from efflab.train import classification_loss, gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
@@ -31,7 +31,6 @@ LEARNING_RATE, MOMENTUM = 0.1, 0.9
 turns a rounding error in a zero gradient into a whole step."""
 MOST_ROWS = 2**24
 """Most rows of an epoch in `sampled_rows`."""
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class Run(NamedTuple):
@@ -96,7 +95,7 @@ def train(
     targets: Numbers,
     n_steps: Size,
     *,
-    loss_of: Loss = language_model_loss,
+    loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     weight: float = 1.0,
     synchronize: Callable[[nn.Module], None] | None = None,
 ) -> Run:
@@ -229,13 +228,11 @@ def batch_norm_on_rank(
     rank: Count, world_size: Size, inputs: Matrix, labels: Integers, shared: bool
 ):
     """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
-    from efflab.train import classification_loss
-
     norm = _SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
     my_rows = own(shares(len(inputs), world_size), rank)
-    options = dict(loss_of=classification_loss)
-    return _train_with("ddp", model, inputs[my_rows], labels[my_rows], 1, **options)
+    batch = inputs[my_rows], labels[my_rows]
+    return _train_with("ddp", model, *batch, 1, loss_of=classification_loss)
 
 
 def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:
