@@ -152,10 +152,9 @@ class Job(Batch):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rows is not None:
-            fits = sum(self.rows) == len(self.ids)
-            allowed = f"positive numbers that add up to the {len(self.ids)} rows"
-            require(fits, "rows", self.rows, allowed)
+        fits = self.rows is None or sum(self.rows) == len(self.ids)
+        allowed = f"positive numbers that add up to the {len(self.ids)} rows"
+        require(fits, "rows", self.rows, allowed)
 
     def alone(self) -> Run:
         """Train in one process on the whole batch."""
