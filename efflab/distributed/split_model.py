@@ -28,7 +28,7 @@ def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
         starts = range(0, config.n_layer, n_layer)
         dense = experts.dense_layers
         stages = [tuple(d - s for d in dense if s <= d < s + n_layer) for s in starts]
-        experts = replace(experts, dense_layers=min(stages, key=lambda inside: len(inside)))
+        experts = replace(experts, dense_layers=min(stages, key=len))
     tied = config.tied or n_layer < config.n_layer
     return replace(config, n_layer=n_layer, attention=attention, experts=experts, tied=tied)
 
