@@ -96,13 +96,10 @@ def step(
         pipelining.PipelineStage(module, rank + i * n_ranks, len(chunks) * n_ranks, cpu)
         for i, module in enumerate(chunks)
     ]
-    kind = {
-        "gpipe": pipelining.ScheduleGPipe,
-        "1f1b": pipelining.Schedule1F1B,
-        "interleaved": pipelining.ScheduleInterleaved1F1B,
-    }[schedule]
-    own = stages if schedule == "interleaved" else stages[0]
-    pipeline = kind(own, n_microbatches, loss_fn=loss_of)
+    is_interleaved = schedule == "interleaved"
+    name = "interleaved1f1b" if is_interleaved else schedule
+    kind = pipelining.schedules.get_schedule_class(name)
+    pipeline = kind(stages if is_interleaved else stages[0], n_microbatches, loss_fn=loss_of)
     has_first, has_last = stages[0].is_first, stages[-1].is_last
 
     def run_step() -> list[float]:
