@@ -262,9 +262,8 @@ def sleep_on_rank(
     The arguments are those of `pipeline.simulate`, one time for each rank.
     """
     _require_schedule(schedule, n_microbatches, world_size)
-    times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
-    for name, each in times.items():
-        require_as_many(name, each, world_size, "rank")
+    require_as_many("forward_seconds", forward_seconds, world_size, "rank")
+    require_as_many("backward_seconds", backward_seconds, world_size, "rank")
     n = n_chunks if schedule == "interleaved" else 1
     sleepers = [_Sleeper() for _ in range(n)]
 
