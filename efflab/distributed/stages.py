@@ -20,7 +20,7 @@ from efflab.distributed.schedules import Task
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
 from efflab.distributed.values import Batch, PositiveTimes, require_as_many
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Numbers
@@ -121,7 +121,6 @@ def step(
 def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
     """PyTorch's 1F1B needs a micro-batch per stage; its interleaved one differs from ours unless
     the number of micro-batches is a multiple of the ranks."""
-    require_one_of("schedule", schedule, SCHEDULES)
     require_int("n_microbatches", n_microbatches, n_ranks if schedule == "1f1b" else 1)
     whole = schedule != "interleaved" or n_microbatches % n_ranks == 0
     require(whole, "n_microbatches", n_microbatches, f"a multiple of {n_ranks} ranks")
@@ -254,7 +253,7 @@ def sleep_on_rank(
     forward_seconds: PositiveTimes,
     backward_seconds: PositiveTimes,
     n_microbatches: Size,
-    schedule: str = "gpipe",
+    schedule: Annotated[str, SCHEDULES] = "gpipe",
     n_chunks: Size = 2,
 ) -> Trace:
     """A rank's trace of a step in which stage `rank` sleeps for its times per micro-batch.
