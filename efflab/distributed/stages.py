@@ -145,7 +145,7 @@ class Part(nn.Module):
         is_separate = outside.isdisjoint(inside.parameters())
         allowed = "layers that share nothing with the others"
         require(is_separate, "begin, end", (begin, end), allowed)
-        self.is_first, self.is_last = begin == 0, end == len(model.layers)
+        self.is_first, self.is_last = begin == 0, end == n_layer
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
         self.final_norm: Any = model.final_norm if self.is_last else None
