@@ -164,8 +164,8 @@ class Job(Batch):
 def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
-    for name, each in (("rows", rows), ("seeds", job.seeds or rows)):
-        require_as_many(name, each, world_size, "rank")
+    require_as_many("rows", rows, world_size, "rank")
+    require_as_many("seeds", job.seeds or rows, world_size, "rank")
     my_rows = own(rows, rank)
     model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
     weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
