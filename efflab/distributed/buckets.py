@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from efflab.distributed.data_parallel import new_model, own, shares
 from efflab.distributed.ring_cost import ring_bytes, ring_steps, tree_bytes, tree_steps
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.values import Batch, Counts, Times, require_as_many, require_times
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.rules import Count, Infinite, NonNegative, Positive, Size
 from efflab.tensors import Ids
 from efflab.train import language_model_loss
@@ -40,12 +41,11 @@ class Wire:
 
     latency_seconds: NonNegative = 0.0
     bytes_per_second: Infinite = float("inf")
-    way: str = "ring"
+    way: Annotated[str, tuple(WAYS)] = "ring"
 
     def __post_init__(self):
         speed = self.bytes_per_second
         require(speed > 0, "bytes_per_second", speed, "a number above {low}", low=0)
-        require_one_of("way", self.way, WAYS)
 
     def seconds(self, n_bytes: float, n_ranks: Size) -> float:
         """Time of one all-reduce of `n_bytes` among `n_ranks`."""
@@ -115,14 +115,10 @@ def predict(
     """Predict the backward pass of layers with these seconds and gradient bytes; see `fill`."""
     require_times("layer_seconds", layer_seconds)
     require_as_many("layer_bytes", layer_bytes, len(layer_seconds), "layer")
-    finish: dict[int, float] = {}
-    now = 0.0
-    for layer in reversed(range(len(layer_seconds))):
-        now += layer_seconds[layer]
-        finish[layer] = now
+    finish = list(accumulate(reversed(layer_seconds), initial=0.0))[::-1]  # of each layer
     buckets = fill(layer_bytes, bucket_bytes, first_bytes)
     sizes = [sum(layer_bytes[i] for i in bucket) for bucket in buckets]
-    return Trace(now, transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
+    return Trace(finish[0], transfers([finish[b[-1]] for b in buckets], sizes, wire, n_ranks))
 
 
 def transfers(ready: Times, sizes: Counts, wire: Wire, n_ranks: Size) -> tuple[Transfer, ...]:

@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.distributed.ring import ring_all_reduce, sent_bytes
-from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_share
+from efflab.distributed.values import MOST_RANKS, Batch, Counts, require_as_many, require_share
 from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Integers, Matrix, Numbers, require_finite
-from efflab.train import gradient_norm, language_model_loss
+from efflab.train import classification_loss, gradient_norm, language_model_loss
 
 METHODS = ("ddp", "by hand", "none")
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
@@ -31,7 +31,6 @@ LEARNING_RATE, MOMENTUM = 0.1, 0.9
 turns a rounding error in a zero gradient into a whole step."""
 MOST_ROWS = 2**24
 """Most rows of an epoch in `sampled_rows`."""
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class Run(NamedTuple):
@@ -96,7 +95,7 @@ def train(
     targets: Numbers,
     n_steps: Size,
     *,
-    loss_of: Loss = language_model_loss,
+    loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor] = language_model_loss,
     weight: float = 1.0,
     synchronize: Callable[[nn.Module], None] | None = None,
 ) -> Run:
@@ -153,10 +152,9 @@ class Job(Batch):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.rows is not None:
-            fits = sum(self.rows) == len(self.ids)
-            allowed = f"positive numbers that add up to the {len(self.ids)} rows"
-            require(fits, "rows", self.rows, allowed)
+        fits = self.rows is None or sum(self.rows) == len(self.ids)
+        allowed = f"positive numbers that add up to the {len(self.ids)} rows"
+        require(fits, "rows", self.rows, allowed)
 
     def alone(self) -> Run:
         """Train in one process on the whole batch."""
@@ -166,8 +164,8 @@ class Job(Batch):
 def on_rank(rank: Count, world_size: Size, job: Job) -> Run:
     """A rank's part of a job, to be started with `launch(on_rank, n, job, timeout=...)`."""
     rows = job.rows or shares(len(job.ids), world_size)
-    for name, each in (("rows", rows), ("seeds", job.seeds or rows)):
-        require(len(each) == world_size, name, each, f"{world_size} numbers, one for each rank")
+    require_as_many("rows", rows, world_size, "rank")
+    require_as_many("seeds", job.seeds or rows, world_size, "rank")
     my_rows = own(rows, rank)
     model = new_model(job.config, job.seeds[rank] if job.seeds else 0)
     weight = world_size * rows[rank] / len(job.ids) if job.weighted else 1.0
@@ -229,13 +227,11 @@ def batch_norm_on_rank(
     rank: Count, world_size: Size, inputs: Matrix, labels: Integers, shared: bool
 ):
     """A rank's `Run` of one step of `batch_norm_model`, its norm local or over all ranks."""
-    from efflab.train import classification_loss
-
     norm = _SharedBatchNorm if shared else nn.BatchNorm1d
     model = batch_norm_model(inputs.shape[1], int(labels.max()) + 1, norm)
     my_rows = own(shares(len(inputs), world_size), rank)
-    options = dict(loss_of=classification_loss)
-    return _train_with("ddp", model, inputs[my_rows], labels[my_rows], 1, **options)
+    batch = inputs[my_rows], labels[my_rows]
+    return _train_with("ddp", model, *batch, 1, loss_of=classification_loss)
 
 
 def sampled_rows(n_rows: Size, world_size: Size, sampler: bool, seed: Count = 0) -> list[list[int]]:

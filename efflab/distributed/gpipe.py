@@ -28,10 +28,10 @@ def speedup(n_stages: Size, n_microbatches: Size, *, recompute: bool = False) ->
 
 
 def published_rows() -> list[dict]:
-    """The rows, by model, with `ideal` and `recomputed` throughputs, relative to its first row.
+    """The rows, by model. `over_ideal` is the measured throughput over the ideal one.
 
-    So is the paper's `throughput`; `over_ideal` is measured over ideal. The baseline differs by
-    table: two stages with one micro-batch in Table 2, with 32 in Table 3.
+    `throughput` (the paper's), `ideal` and `recomputed` are relative to the model's first row, its
+    baseline: two stages with one micro-batch in Table 2, with 32 in Table 3.
     """
     rows = []
     first: dict[tuple[int, str], tuple[int, int]] = {}

@@ -60,8 +60,7 @@ def launch(
     `on_progress(rank, message)` while it runs. A rank that raises, dies or does not finish ends
     all ranks with a `RankError`. No process is left behind in any case.
     """
-    require_function(fn)
-    with closing(RankPool(n_procs)) as pool:  # `run` pickles the job before it starts the ranks
+    with closing(RankPool(n_procs)) as pool:  # `run` checks and pickles before it starts the ranks
         return pool.run(fn, *args, timeout=timeout, on_progress=on_progress)
 
 
@@ -242,9 +241,8 @@ def _pickle(fn: Callable, args: tuple) -> bytes:
     try:
         return pickle.dumps((fn, args))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"args={quote(args)}: expected values that pickle accepts ({error})"
-        ) from error
+        allowed = f"values that pickle accepts ({error})"
+        raise ValueError(f"args={quote(args)}: expected {allowed}") from error
 
 
 def _in_collective(stack: str) -> bool:

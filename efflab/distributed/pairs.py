@@ -21,8 +21,9 @@ def _sum(x: Tensor) -> Tensor:
 
 def _gather(x: Tensor) -> Tensor:
     """Every rank's (..., n) side by side: (..., ranks * n)."""
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in _ranks()]
-    dist.all_gather(parts, x.contiguous())
+    x = x.contiguous()
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x)
     return torch.cat(parts, -1)
 
 
@@ -35,10 +36,6 @@ def _own(x: Tensor) -> Tensor:
 
 def _identity(x: Tensor) -> Tensor:
     return x.view_as(x)
-
-
-def _ranks() -> range:
-    return range(dist.get_world_size())
 
 
 class _Pair(torch.autograd.Function):

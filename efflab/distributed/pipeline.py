@@ -259,16 +259,13 @@ def _order_error(rank: int, order: list[Task], i: int, microbatches: list[range]
     return ValueError(f"orders[{rank}]={str(task)!r}: expected {allowed}")
 
 
-def _waits(rules: dict[tuple[str, int], _Rule], task: Task) -> bool:
-    return rules[task.kind, task.chunk].needs[task.microbatch] == inf
-
-
 def _deadlock(orders: Orders, rules: Rules, n_done: list[int]) -> ValueError:
     """The error for a deadlock: follow who waits for whom until a rank comes up again."""
     rank = next(r for r, n in enumerate(n_done) if n < len(orders[r]))
     waits: dict[int, str] = {}
     while rank not in waits:
-        task = next(t for t in orders[rank][n_done[rank] :] if _waits(rules[rank], t))
+        left = orders[rank][n_done[rank] :]
+        task = next(t for t in left if rules[rank][t.kind, t.chunk].needs[t.microbatch] == inf)
         other = rules[rank][task.kind, task.chunk].source
         forward = task.kind == "F" or other == (rank, task.chunk)
         needed = next(

@@ -139,8 +139,11 @@ def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) 
     """Says the fewest devices that would work, or the memory needed with any number of them."""
     leanest: dict[int, float] = {}
     for tp, pp, dp in _grids(training):
-        needed = _least_bytes(training, tp, pp, dp, zero_stage)
-        leanest[tp * pp * dp] = min(needed, leanest.get(tp * pp * dp, needed))
+        sizes = tp, pp, dp, training.global_batch // dp  # micro-batches of one sequence need least
+        for recompute in RECOMPUTE:
+            split = Split(*sizes, zero_stage=zero_stage, recompute=recompute)
+            needed = _memory_bytes(training, split)
+            leanest[split.n_devices] = min(needed, leanest.get(split.n_devices, needed))
     memory, device = _memory(training), training.device.name
     fields = dict(memory=significant(memory / GB), device=device, least=f"{least / GB:.1f}")
     enough = [n for n, needed in leanest.items() if n > n_devices and needed <= memory]
@@ -148,15 +151,6 @@ def _no_room(training: Training, n_devices: int, zero_stage: int, least: float) 
         return Refusal("n_devices", quote(n_devices), MORE, fields | dict(n=min(enough)))
     fields["least"] = f"{min(leanest.values()) / GB:.1f}"
     return Refusal("device", quote(device), NEVER, fields)
-
-
-def _least_bytes(training: Training, tp: int, pp: int, dp: int, zero_stage: int) -> float:
-    """Least bytes per device on this grid: micro-batches of one sequence."""
-    splits = (
-        Split(tp, pp, dp, training.global_batch // dp, zero_stage=zero_stage, recompute=how)
-        for how in RECOMPUTE
-    )
-    return min(_memory_bytes(training, split) for split in splits)
 
 
 check_module(__name__)

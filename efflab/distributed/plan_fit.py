@@ -31,10 +31,8 @@ START = Constants(products=0.5, crossings=2.0, network=0.5)
 
 def published_rows() -> list[dict]:
     """All 22 rows, with `table` 1 or 2 and `scheme` "PTD-P" or "ZeRO-3"."""
-    first = (row | {"scheme": PTDP} for row in read_published("megatron"))
-    return [row | {"table": 1} for row in first] + [
-        row | {"table": 2} for row in read_published("megatron_zero")
-    ]
+    first = [row | {"scheme": PTDP, "table": 1} for row in read_published("megatron")]
+    return first + [row | {"table": 2} for row in read_published("megatron_zero")]
 
 
 def config_of(row: dict) -> ModelConfig:

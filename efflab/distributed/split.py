@@ -223,14 +223,12 @@ class Training:
         stage, micro_batch = self._stage(split), self._micro_batch(split)
         parts = _flops_by_part(stage, self.seq_len, micro_batch)
         activations = self._stored_bytes(stage, split, "none")
-        flops_again = _flops_again(parts, split.recompute)
-        kept = activations if split.recompute == "none" else 0.0
-        if split.recompute == "selective":
-            kept = self._stored_bytes(stage, split, "selective")
+        how = split.recompute
+        kept = 0.0 if how == "full" else self._stored_bytes(stage, split, how)
         speed = split.tp * self.device.peak(DTYPE) * self.constants.products
         traffic = self.constants.crossings / self.device.memory_bandwidth
         forward = sum(parts.values()) / speed + activations * traffic
-        return forward, flops_again / speed + (activations - kept) * traffic
+        return forward, _flops_again(parts, how) / speed + (activations - kept) * traffic
 
     def _reduce_seconds(self, split: Split) -> float:
         """Seconds of one all-reduce per layer of the stage over the tensor ranks, on NVLink."""

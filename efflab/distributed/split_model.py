@@ -15,11 +15,10 @@ from efflab.rules import Size
 
 
 def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
-    """The heaviest stage of `n_layer` layers: of `tp` ranks together, to be divided by tp.
+    """The heaviest stage of `n_layer` layers, of all its `tp` ranks together: a rank has 1 / tp.
 
-    It has the most layers with experts. Heads of keys and values that are fewer than tp are
-    replicated, one a rank. A pipeline's first stage has the input table, its last the output's: one
-    table.
+    It has the most layers with experts. Heads of keys and values, if fewer than tp, are replicated,
+    one a rank. In a pipeline a stage has one table: the first the input's, the last the output's.
     """
     attention, experts = config.attention, config.experts
     if tp > config.n_kv_head:
@@ -28,13 +27,13 @@ def stage_model(config: ModelConfig, n_layer: Size, tp: Size) -> ModelConfig:
         starts = range(0, config.n_layer, n_layer)
         dense = experts.dense_layers
         stages = [tuple(d - s for d in dense if s <= d < s + n_layer) for s in starts]
-        experts = replace(experts, dense_layers=min(stages, key=lambda inside: len(inside)))
+        experts = replace(experts, dense_layers=min(stages, key=len))
     tied = config.tied or n_layer < config.n_layer
     return replace(config, n_layer=n_layer, attention=attention, experts=experts, tied=tied)
 
 
 def layer_params(config: ModelConfig) -> int:
-    """Parameters of one layer: of one with all its experts, if there is one."""
+    """Parameters of one layer, with all its experts if the model has any."""
     attention = unchecked(layers.attention_params)(config)
     if config.experts is None or config.n_expert_layers == 0:
         return attention + unchecked(layers.ffn_params)(config)
@@ -42,8 +41,8 @@ def layer_params(config: ModelConfig) -> int:
 
 
 def hidden_units(config: ModelConfig) -> int:
-    """What tp has to divide: the hidden units of the feed-forward and of experts, their common
-    divisor."""
+    """What tp has to divide: the greatest common divisor of the hidden units of the feed-forward,
+    of an expert and of the shared experts."""
     experts = config.experts
     if experts is None:
         return config.d_ff

@@ -20,7 +20,7 @@ from efflab.distributed.schedules import Task
 from efflab.distributed.sleep import sleeping
 from efflab.distributed.timeline import Timeline
 from efflab.distributed.values import Batch, PositiveTimes, require_as_many
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_int
 from efflab.model import Transformer
 from efflab.rules import Count, Size
 from efflab.tensors import Numbers
@@ -96,13 +96,10 @@ def step(
         pipelining.PipelineStage(module, rank + i * n_ranks, len(chunks) * n_ranks, cpu)
         for i, module in enumerate(chunks)
     ]
-    kind = {
-        "gpipe": pipelining.ScheduleGPipe,
-        "1f1b": pipelining.Schedule1F1B,
-        "interleaved": pipelining.ScheduleInterleaved1F1B,
-    }[schedule]
-    own = stages if schedule == "interleaved" else stages[0]
-    pipeline = kind(own, n_microbatches, loss_fn=loss_of)
+    is_interleaved = schedule == "interleaved"
+    name = "interleaved1f1b" if is_interleaved else schedule
+    kind = pipelining.schedules.get_schedule_class(name)
+    pipeline = kind(stages if is_interleaved else stages[0], n_microbatches, loss_fn=loss_of)
     has_first, has_last = stages[0].is_first, stages[-1].is_last
 
     def run_step() -> list[float]:
@@ -124,7 +121,6 @@ def step(
 def _require_schedule(schedule: str, n_microbatches: int, n_ranks: int) -> None:
     """PyTorch's 1F1B needs a micro-batch per stage; its interleaved one differs from ours unless
     the number of micro-batches is a multiple of the ranks."""
-    require_one_of("schedule", schedule, SCHEDULES)
     require_int("n_microbatches", n_microbatches, n_ranks if schedule == "1f1b" else 1)
     whole = schedule != "interleaved" or n_microbatches % n_ranks == 0
     require(whole, "n_microbatches", n_microbatches, f"a multiple of {n_ranks} ranks")
@@ -149,7 +145,7 @@ class Part(nn.Module):
         is_separate = outside.isdisjoint(inside.parameters())
         allowed = "layers that share nothing with the others"
         require(is_separate, "begin, end", (begin, end), allowed)
-        self.is_first, self.is_last = begin == 0, end == len(model.layers)
+        self.is_first, self.is_last = begin == 0, end == n_layer
         self.embedding: Any = model.embedding if self.is_first or self.is_last else None
         self.layers = nn.ModuleDict({str(i): model.layers[i] for i in range(begin, end)})
         self.final_norm: Any = model.final_norm if self.is_last else None
@@ -257,7 +253,7 @@ def sleep_on_rank(
     forward_seconds: PositiveTimes,
     backward_seconds: PositiveTimes,
     n_microbatches: Size,
-    schedule: str = "gpipe",
+    schedule: Annotated[str, SCHEDULES] = "gpipe",
     n_chunks: Size = 2,
 ) -> Trace:
     """A rank's trace of a step in which stage `rank` sleeps for its times per micro-batch.
@@ -265,9 +261,8 @@ def sleep_on_rank(
     The arguments are those of `pipeline.simulate`, one time for each rank.
     """
     _require_schedule(schedule, n_microbatches, world_size)
-    times = dict(forward_seconds=forward_seconds, backward_seconds=backward_seconds)
-    for name, each in times.items():
-        require_as_many(name, each, world_size, "rank")
+    require_as_many("forward_seconds", forward_seconds, world_size, "rank")
+    require_as_many("backward_seconds", backward_seconds, world_size, "rank")
     n = n_chunks if schedule == "interleaved" else 1
     sleepers = [_Sleeper() for _ in range(n)]
 

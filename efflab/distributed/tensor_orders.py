@@ -5,7 +5,7 @@ rows, each rank has a summand of X A, and the activation must wait for an all-re
 units. Skipping that is cheap and wrong: GELU(a + b) is not GELU(a) + GELU(b).
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,16 +17,13 @@ from efflab.distributed.data_parallel import distance
 from efflab.distributed.pairs import gather_from_ranks, split_to_ranks, sum_over_ranks
 from efflab.distributed.ring import sent_bytes
 from efflab.distributed.ring_cost import ring_bytes
-from efflab.distributed.tensor_parallel import (
-    ColumnParallelLinear,
-    RowParallelLinear,
-    columns_of,
-)
-from efflab.errors import require, require_one_of
+from efflab.distributed.tensor_parallel import ColumnParallelLinear, RowParallelLinear, columns_of
+from efflab.errors import require
 from efflab.model import FeedForward
 from efflab.rules import Count, Size
 
 ORDERS = ("column-row", "column-column", "row-column", "row-row", "summed late")
+Order = Annotated[str, ORDERS]
 
 
 def _forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
@@ -34,7 +31,6 @@ def _forward_in_order(ffn: FeedForward, x: Tensor, order: str) -> Tensor:
 
     "summed late" is row-row without the sum before the activation: its output is wrong.
     """
-    require_one_of("order", order, ORDERS)
     if order == "summed late":
         n = dist.get_world_size()
         part = F.linear(split_to_ranks(x), columns_of(ffn.up.weight, dist.get_rank(), n))
@@ -63,7 +59,7 @@ class Traffic(NamedTuple):
     n_bytes: float
 
 
-def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
+def traffic(order: Order, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size) -> Traffic:
     """Traffic of a feed-forward in fp32 by formula: an all-reduce of n values sends
     2 n (t - 1) / t per rank, an all-gather half of that.
 
@@ -71,7 +67,6 @@ def traffic(order: str, d_model: Size, d_ff: Size, n_tokens: Size, n_ranks: Size
     >>> reversed.n_bytes / best.n_bytes
     4.5
     """
-    require_one_of("order", order, ORDERS)
     summed, gathered = {
         "column-row": ((d_model, d_model), ()),
         "column-column": ((d_ff, d_model), (d_ff, d_model)),
@@ -92,7 +87,7 @@ class OrderResult(NamedTuple):
 
 
 def on_rank(
-    rank: Count, world_size: Size, order: str, d_model: Size, d_ff: Size, n_tokens: Size
+    rank: Count, world_size: Size, order: Order, d_model: Size, d_ff: Size, n_tokens: Size
 ) -> OrderResult:
     """One forward and backward pass in this order, on the same random values on all ranks."""
     for name, value in dict(d_model=d_model, d_ff=d_ff).items():

@@ -58,10 +58,9 @@ def columns_of(weight: Numbers, rank: Count, n_ranks: Size) -> Tensor:
 
 
 def _require_whole(name: str, tensor: Tensor, dimension: int, n_parts: int) -> None:
-    fits = tensor.dim() > dimension and 0 < tensor.size(dimension)
-    fits = fits and tensor.size(dimension) % n_parts == 0
+    size = tensor.size(dimension) if tensor.dim() > dimension else 0
     allowed = f"{n_parts} equal parts along dimension {dimension}"
-    require(fits, f"{name}.shape", tuple(tensor.shape), allowed)
+    require(size > 0 and size % n_parts == 0, f"{name}.shape", tuple(tensor.shape), allowed)
 
 
 class ColumnParallelLinear(nn.Module):

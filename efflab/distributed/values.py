@@ -15,8 +15,6 @@ Counts = list[Count] | tuple[Count, ...]
 """Bytes, rows or layers, one number for each layer, stage or rank."""
 MOST_RANKS = 2**16
 """Upper bound on ranks: far more than anybody uses, and a list of that length is still fast."""
-MOST_SECONDS = 3600.0
-"""Longest emulated step or layer."""
 
 
 def require_times(name: str, seconds: Times) -> None:

@@ -112,10 +112,11 @@ def on_rank(rank: Count, world_size: Size, job: Job) -> RankState:
     sent = sent_bytes() - before
     with _watch_releases():
         most = min(peak_bytes(step) for _ in range(TRIES))
+    inner = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer
     return RankState(
         weights=_bytes(model.parameters()),
         gradients=_bytes(p.grad for p in model.parameters()),
-        optimizer=_bytes(v for s in _state(optimizer) for v in s.values()),
+        optimizer=_bytes(v for s in inner.state.values() for v in s.values()),
         gathered=_gathered_bytes(model, ids),
         step=most,
         sent=sent,
@@ -143,12 +144,6 @@ def _watch_releases() -> Iterator[None]:
         yield
     finally:
         dist.Work.wait = wait
-
-
-def _state(optimizer: torch.optim.Optimizer):
-    """The optimizer's state on this rank, by parameter."""
-    own = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer
-    return own.state.values()
 
 
 def _bytes(tensors) -> int:
