@@ -18,9 +18,6 @@ from efflab.rules import Count, Positive, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-COUNTED_ACTIVATIONS = (*ACTIVATIONS, "relu2", "xielu")
-POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
-EMBED_MAPS = ("in", "both")
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class ModelConfig:
     _: KW_ONLY
     causal: bool = False
     d_embed: Size | None = None
-    embed_maps: Annotated[str, EMBED_MAPS] = "in"
+    embed_maps: Annotated[str, ("in", "both")] = "in"
     share: Annotated[str, SHARING] = "none"
     type_vocab: Count = 0
     pooler: bool = False
@@ -64,7 +61,7 @@ class ModelConfig:
     feed_forward: FeedForward = field(default=FeedForward())
     experts: Experts | None = None
     norms: Norms = field(default=Norms())
-    positions: Annotated[str, POSITIONS] = "learned"
+    positions: Annotated[str, ("learned", "rotary", "alibi", "relative", "fixed")] = "learned"
     position_rows: Size | None = None
     tied: bool = True
     head_bias: bool = False
@@ -81,7 +78,7 @@ class ModelConfig:
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
         # no annotation, which `efflab.families` would hold against a file's own name of it
-        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
+        require_one_of("activation", self.activation, (*ACTIVATIONS, "relu2", "xielu"))
 
     @property
     def head_dim(self) -> int:
