@@ -54,8 +54,7 @@ def constants(number: int) -> dict[str, Constants]:
 def rows(path: Path) -> list[dict]:
     """The cases of a freeze with "measured" beside, ms; without it where nothing was measured."""
     number = int(path.stem.split("-")[1])
-    own = [run for run in _measured_runs() if run["seed"] == number]
-    times = {_key(run): {"measured": run["ms"]} for run in own}
+    times = {_key(r): {"measured": r["ms"]} for r in _measured_runs() if r["seed"] == number}
     return [case | times.get(_key(case), {}) for case in read_json(path)["cases"]]
 
 
