@@ -23,8 +23,6 @@ FUSED = "a fused kernel keeps no scores that it could save"
 LOOKS_AHEAD = "its global blocks look ahead, which a causal model may not"
 MIXES = "a summary mixes in later tokens, which a causal model may not see"
 NO_DISTANCE = "scores here depend on distances between tokens, which a summary does not have"
-FEW_HEADS = "it has as few heads of keys and values already"
-LATENT = "latent attention caches one vector for all heads already"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -165,8 +163,8 @@ def _fewer_heads(case: Case, name: str, most: int, published: str) -> Technique:
     n = max(n for n in range(1, most + 1) if config.n_head % n == 0)
     served: Served | str = Served(replace(config, attention=replace(attention, n_kv_head=n)))
     if config.n_kv_head <= n:
-        served = FEW_HEADS
+        served = "it has as few heads of keys and values already"
     if attention.latent is not None:
-        served = LATENT
+        served = "latent attention caches one vector for all heads already"
     budgets = ELSEWHERE | gains(case, served)
     return Technique(name, "00", budgets, gqa_loss(published), structural=True)
