@@ -32,21 +32,19 @@ def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> 
     return F.cross_entropy(model(inputs), labels)
 
 
-def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
-    """Share of the peak rate at `step`: linear warm-up over `warmup` of the run, then to zero."""
-    n_warmup = max(1, round(warmup * n_steps))
+def learning_rate_factor(step: int, n_steps: Size) -> float:
+    """Share of the peak rate at `step`: linear warm-up over 5 % of the run, then to zero."""
+    n_warmup = max(1, round(0.05 * n_steps))
     if step < n_warmup:
         return (step + 1) / n_warmup
     return (n_steps - step) / max(1, n_steps - n_warmup)
 
 
-def adamw(
-    model: nn.Module, lr: NonNegative, weight_decay: NonNegative = 0.1
-) -> list[torch.optim.Optimizer]:
+def adamw(model: nn.Module, lr: NonNegative) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
     parameters = list(model.parameters())
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
@@ -130,8 +128,8 @@ def fit(
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        losses = _resume(Path(checkpoint), model, optimizers, end)
+    if checkpoint is not None and checkpoint.exists():
+        losses = _resume(checkpoint, model, optimizers, end)
     if losses and until is not None and until(losses):
         end = len(losses)
     model.train()
@@ -149,7 +147,7 @@ def fit(
             losses.append(loss.item())
             last = step + 1 == end or (until is not None and until(losses))
             if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
-                _save(Path(checkpoint), model, optimizers, losses)
+                _save(checkpoint, model, optimizers, losses)
             if last:
                 break
     finally:
