@@ -129,10 +129,5 @@ def rate(predictions: list[Estimate], times: list[float]) -> Score:
     missed = [max(log(p.low / t, 2), log(t / p.high, 2), 0) for p, t in both]
     scores = [log(w, 2) + 2 / (1 - CONFIDENCE) * m for w, m in zip(widths, missed, strict=True)]
     orders = [(s < t) for p, s in both for q, t in both if p.high < q.low]
-    return Score(
-        float(np.mean(inside)),
-        float(np.median(widths)),
-        float(np.mean(scores)),
-        orders.count(False),
-        len(orders),
-    )
+    figures = (np.mean(inside), np.median(widths), np.mean(scores))
+    return Score(*map(float, figures), orders.count(False), len(orders))
