@@ -97,9 +97,8 @@ def _require_plain(config: Any) -> None:
 
 def options_of(kind: str) -> set[str]:
     """Names of the options that our config takes over; a head of its own is none."""
-    fields = dict(family(kind)["fields"])
-    fields.pop("tied", None)
-    return set(re.findall(r"\w+", str(list(fields.values()))))
+    names = [theirs for ours, theirs in family(kind)["fields"].items() if ours != "tied"]
+    return set(re.findall(r"\w+", str(names)))
 
 
 def _require_tied(source: Any, table: Tensor) -> None:
