@@ -234,14 +234,13 @@ def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
 
 def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[int, dict]:
     """The state of optimizer `i`, popped from `tensors`: scalars, or of its parameters' shapes."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     prefix = f"optimizer.{i}."
     for name in [name for name in tensors if name.startswith(prefix)]:
         index, key = name.removeprefix(prefix).split(".")
         value = tensors.pop(name)
-        fits = int(index) < len(parameters)
-        fits = fits and (value.dim() == 0 or value.shape == parameters[int(index)].shape)
+        fits = int(index) < len(shapes) and value.shape in ((), shapes[int(index)])
         require(fits, f"{path}: {name}", tuple(value.shape), "the shape of the model's parameter")
         state.setdefault(int(index), {})[key] = value
     return state
