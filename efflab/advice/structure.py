@@ -48,7 +48,6 @@ def albert(case: Case) -> Technique:
 
 def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> Technique:
     light = replace(config, share="all")
-    budgets: dict[str, Gain | str]
     if config.experts is not None:
         budgets = dict.fromkeys(("checkpoint", "memory", "latency", "training days"), EXPERTS)
         return Technique(name, "01", budgets | gains(case, EXPERTS), loss, structural=True)
@@ -116,11 +115,9 @@ def linformer(case: Case) -> Technique:
 
 
 def _summary(case: Case, name: str, notebook: str, flops: float, why: str | None) -> Technique:
-    """A technique that does not help a case with a `why`."""
+    """A technique with fewer scores; `why`: the reason that it does not help this model, if any."""
     technique = _lighter(case, name, notebook, flops, None, why or NO_WEIGHTS)
-    if why is None:
-        return technique
-    budgets = dict.fromkeys(("latency", "training days"), why)
+    budgets = dict.fromkeys(("latency", "training days"), why) if why else {}
     return replace(technique, budgets=technique.budgets | budgets)
 
 
