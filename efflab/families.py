@@ -4,15 +4,14 @@
 is executed. No torch here.
 """
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING
-from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
 from functools import cache
 
-# of a name that is too long these say that there is no such file
+# these answer False for a name that is too long, where Path's methods raise
 from os.path import exists, expanduser, isdir, isfile
 from pathlib import Path
 from socket import getaddrinfo
@@ -249,8 +248,8 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         del parts["experts"]
     for part in parts.keys() & {"experts", "latent"}:
         kind: Any = PARTS[part]
-        for item in dataclass_fields(kind):
-            is_there = item.name in parts[part] or item.default is not MISSING
+        for item in dataclasses.fields(kind):
+            is_there = item.name in parts[part] or item.default is not dataclasses.MISSING
             require(is_there, theirs.get(item.name, item.name), None, LEFT_OUT)
     whole = parts.pop("")
     if "latent" in parts:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib.util import find_spec
 
-# of a name that is too long it says that there is no such folder
+# it answers False for a name that is too long, where Path's method raises
 from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any
