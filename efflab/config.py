@@ -30,9 +30,9 @@ class ModelConfig:
     `share` says which sub-block, with its own LayerNorm, all layers have in common.
     `norm_first` None means as `causal`: GPT-like decoders normalize first and once more at the
     end, BERT-like encoders normalize the embeddings and after each sub-block. `positions`: how a
-    token knows its place, "learned" and "relative" by a table (the latter with a norm), of
-    `position_rows` if not of `max_len`. `tied`: the
-    output is the token table; else it has weights of its own, with a bias if `head_bias`.
+    token knows its place, "learned" and "relative" by a table (the latter with a norm) of
+    `position_rows` rows, or of `max_len`. `tied`: the output is the token table; else it has
+    weights of its own, with a bias if `head_bias`.
     `parallel`: attention and feed-forward read the same input (Wang and Komatsuzaki 2021).
     `scaled_embedding`: tokens' rows are multiplied by the root of their width, `embed_dim`;
     `logit_cap` c: logits are c tanh(logit / c) (Gemma Team 2024).
@@ -77,7 +77,7 @@ class ModelConfig:
         require(divides, "n_head", self.n_head, allowed, what="d_model", size=self.d_model)
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
-        # no annotation, which `efflab.families` would hold against a file's own name of it
+        # not by its annotation, by which `efflab.families` would refuse a file's own names
         require_one_of("activation", self.activation, (*ACTIVATIONS, "relu2", "xielu"))
 
     @property

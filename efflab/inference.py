@@ -78,7 +78,7 @@ def prefill_bytes(
 
 
 def _weight_bytes(config: ModelConfig, format: str) -> int:
-    """Of the weights that one token uses; of a table that is no output, rows too few to count."""
+    """Bytes of the weights that one token uses, without a table that is only looked up."""
     read = active_params(config)
     if not config.tied or not config.causal:
         read -= config.vocab_size * config.embed_dim

@@ -68,7 +68,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
-    # a field's default says nothing, and is an object where it describes a sub-block
+    # fields at their defaults are left out: those of sub-blocks are objects, no JSON
     values = ((item, getattr(model.config, item.name)) for item in fields(model.config))
     config = {item.name: value for item, value in values if value != item.default}
     card |= {"config": config, "sha256": hashlib.sha256(content).hexdigest()}

@@ -118,7 +118,7 @@ def fit(
     `batch(step)` gives (inputs, targets) and depends on the step alone, so that a killed run that
     restarts with the same `checkpoint` file continues exactly where it was.
     `stop`: end after so many steps of the `n_steps` schedule, as the start of a longer run does.
-    The optimizers' rates are their peaks, before as after.
+    The optimizers' rates are the schedule's peaks; afterwards they are the same again.
     `until(losses)`: end as soon as it returns True for the losses so far. A loss or gradient that
     is not finite is a `ValueError`, raised before it reaches the weights or the file.
     """

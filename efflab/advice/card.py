@@ -21,7 +21,7 @@ TYPES = dict(bert="bert", minilm="bert", albert="albert", gpt2="gpt2", gpt3="gpt
 TYPES |= dict(qwen3="qwen3", llama="llama", deepseek="deepseek_v3", gpt="gpt_oss")
 """First word of a preset's name -> its model_type."""
 ON_META = "counted by transformers on the meta device"
-"""Said of a model whose shape our terms do not have."""
+"""The note on a model whose shape our terms cannot describe."""
 KEYS = "name model_type params active_params weight_bytes kv_bytes_per_token devices tokens".split()
 KEYS += "max_len training_bytes shape experts cache chapters notes".split()
 

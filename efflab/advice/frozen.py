@@ -20,8 +20,8 @@ from efflab.experiments.decoder_steps import CASE
 from efflab.experiments.record import EXPERIMENTS, read_record
 
 COVERAGE, WIDTH = 0.85, 2.0
-"""What was asked of a freeze beforehand: intervals that hold at least so many of the times, the
-median of high over low at most this, and no pair told in the wrong order."""
+"""What a freeze has to reach, as set beforehand: at least this share of times inside their
+intervals, and at most this median of high over low. No pair may be in the wrong order."""
 
 
 def freeze(folder: Path = decoder_cases.FROZEN) -> Path:

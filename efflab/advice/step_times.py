@@ -27,8 +27,8 @@ TYPICAL_ERROR = 0.2
 """Of a time's natural logarithm; larger ones count linearly, not squared."""
 TERMS = ("layers", "bytes of weights", "FLOPs", "bytes of cache")
 PACKING = {"torch fp32": 1.5, "torch int8": 2}
-"""How often such products of several rows pass over the weights, which they first bring into their
-own order; chosen by the errors on `decoder-steps`, after the first freeze was measured."""
+"""How often torch's products of several rows read the weights, which they reorder first; chosen by
+the errors on `decoder-steps`, after the first freeze was measured."""
 
 
 class Constants(NamedTuple):
