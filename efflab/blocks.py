@@ -10,10 +10,6 @@ from efflab.arguments import check_module
 from efflab.errors import require
 from efflab.rules import Count, Positive, Size
 
-BIASES = ("all", "qkv", "out", "none")
-QK_NORMS = ("none", "head", "each", "width")
-NORMS = ("layer", "rms", "plain")
-
 
 @dataclass(frozen=True)
 class Latent:
@@ -48,8 +44,8 @@ class Attention:
 
     n_kv_head: Size | None = None
     head_dim: Size | None = None
-    bias: Annotated[str, BIASES] = "all"
-    qk_norm: Annotated[str, QK_NORMS] = "none"
+    bias: Annotated[str, ("all", "qkv", "out", "none")] = "all"
+    qk_norm: Annotated[str, ("none", "head", "each", "width")] = "none"
     qk_norm_bias: bool = False
     windows: tuple[Size | None, ...] = (None,)
     sinks: bool = False
@@ -88,10 +84,8 @@ class Experts:
     dense_layers: tuple[Count, ...] = ()
 
     def __post_init__(self):
-        allowed = "at most n_expert={most}"
-        require(
-            self.n_active <= self.n_expert, "n_active", self.n_active, allowed, most=self.n_expert
-        )
+        most, allowed = self.n_expert, "at most n_expert={most}"
+        require(self.n_active <= most, "n_active", self.n_active, allowed, most=most)
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class Norms:
     the first layer's attention have one.
     """
 
-    kind: Annotated[str, NORMS] = "layer"
+    kind: Annotated[str, ("layer", "rms", "plain")] = "layer"
     bias: bool = True
     per_layer: Size = 2
     embedding: bool | None = None

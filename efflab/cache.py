@@ -91,9 +91,10 @@ class Cache:
 def visible_keys(
     n_queries: Size, n_keys: Size, window: Size | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """Which keys (columns) each query (row) sees, True = visible, where the last of both are one.
+    """Which keys (columns) each query (row) sees, True = visible.
 
-    A token sees itself and what came before, with a window at most that many keys.
+    The last query and the last key are of the same token. A token sees itself and what came before,
+    with a window at most that many keys.
     """
     own = n_keys - n_queries
     seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(own)

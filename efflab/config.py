@@ -18,9 +18,6 @@ from efflab.rules import Count, Positive, Size
 
 SHARING = ("none", "attention", "ffn", "all")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-COUNTED_ACTIVATIONS = (*ACTIVATIONS, "relu2", "xielu")
-POSITIONS = ("learned", "rotary", "alibi", "relative", "fixed")
-EMBED_MAPS = ("in", "both")
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,9 @@ class ModelConfig:
     `share` says which sub-block, with its own LayerNorm, all layers have in common.
     `norm_first` None means as `causal`: GPT-like decoders normalize first and once more at the
     end, BERT-like encoders normalize the embeddings and after each sub-block. `positions`: how a
-    token knows its place, "learned" and "relative" by a table (the latter with a norm), of
-    `position_rows` if not of `max_len`. `tied`: the
-    output is the token table; else it has weights of its own, with a bias if `head_bias`.
+    token knows its place, "learned" and "relative" by a table (the latter with a norm) of
+    `position_rows` rows, or of `max_len`. `tied`: the output is the token table; else it has
+    weights of its own, with a bias if `head_bias`.
     `parallel`: attention and feed-forward read the same input (Wang and Komatsuzaki 2021).
     `scaled_embedding`: tokens' rows are multiplied by the root of their width, `embed_dim`;
     `logit_cap` c: logits are c tanh(logit / c) (Gemma Team 2024).
@@ -53,7 +50,7 @@ class ModelConfig:
     _: KW_ONLY
     causal: bool = False
     d_embed: Size | None = None
-    embed_maps: Annotated[str, EMBED_MAPS] = "in"
+    embed_maps: Annotated[str, ("in", "both")] = "in"
     share: Annotated[str, SHARING] = "none"
     type_vocab: Count = 0
     pooler: bool = False
@@ -64,7 +61,7 @@ class ModelConfig:
     feed_forward: FeedForward = field(default=FeedForward())
     experts: Experts | None = None
     norms: Norms = field(default=Norms())
-    positions: Annotated[str, POSITIONS] = "learned"
+    positions: Annotated[str, ("learned", "rotary", "alibi", "relative", "fixed")] = "learned"
     position_rows: Size | None = None
     tied: bool = True
     head_bias: bool = False
@@ -80,8 +77,8 @@ class ModelConfig:
         require(divides, "n_head", self.n_head, allowed, what="d_model", size=self.d_model)
         divides = self.n_head % self.n_kv_head == 0
         require(divides, "n_kv_head", self.n_kv_head, allowed, what="n_head", size=self.n_head)
-        # no annotation, which `efflab.families` would hold against a file's own name of it
-        require_one_of("activation", self.activation, COUNTED_ACTIVATIONS)
+        # not by its annotation, by which `efflab.families` would refuse a file's own names
+        require_one_of("activation", self.activation, (*ACTIVATIONS, "relu2", "xielu"))
 
     @property
     def head_dim(self) -> int:

@@ -97,15 +97,13 @@ def _require_plain(config: Any) -> None:
 
 def options_of(kind: str) -> set[str]:
     """Names of the options that our config takes over; a head of its own is none."""
-    fields = dict(family(kind)["fields"])
-    fields.pop("tied", None)
-    return set(re.findall(r"\w+", str(list(fields.values()))))
+    names = [theirs for ours, theirs in family(kind)["fields"].items() if ours != "tied"]
+    return set(re.findall(r"\w+", str(names)))
 
 
 def _require_tied(source: Any, table: Tensor) -> None:
     """A language model's head must be the token table, as ours is."""
-    getter = getattr(source, "get_output_embeddings", lambda: None)
-    head = getter()
+    head = getattr(source, "get_output_embeddings", lambda: None)()
     same = head is None or (head.bias is None and torch.equal(head.weight, table))
     require(same, "lm_head", "weights of its own", "those of the token table")
 
@@ -116,7 +114,6 @@ def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
 
     The inputs have padding and, if the model knows them, token types; fp32, no dropout.
     """
-    exact = _exact(source)
     c, rng = model.config, torch.Generator().manual_seed(0)
     ids = torch.randint(c.vocab_size, (2, min(c.max_len, 32)), generator=rng)
     mask = torch.ones_like(ids)
@@ -125,7 +122,7 @@ def require_same_outputs(source: PreTrainedModel, model: Transformer) -> None:
     if c.type_vocab:
         types = torch.randint(c.type_vocab, ids.shape, generator=rng)
         inputs["token_type_ids"] = types
-    theirs, ours = exact(**inputs), model.encode(ids, mask, types)
+    theirs, ours = _exact(source)(**inputs), model.encode(ids, mask, types)
     pairs = [("hidden states", ours[mask > 0], theirs.last_hidden_state[mask > 0])]
     if c.pooler:
         pairs.append(("pooled states", model.pool(ours), theirs.pooler_output))

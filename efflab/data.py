@@ -95,13 +95,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: Annotated[int, 257] = 2048
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    options: dict = dict(vocab_size=vocab_size, special_tokens=["<|file|>"], show_progress=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<|file|>"],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
+    trainer = trainers.BpeTrainer(initial_alphabet=alphabet, **options)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -127,15 +123,14 @@ def tokens_of(texts: Iterable[str]) -> np.ndarray:
     return np.concatenate([np.array([0, *e.ids], dtype=np.int64) for e in encoded])
 
 
-@lru_cache(maxsize=4)
-def stdlib_tokens(split: Split, *, tests: bool = False) -> np.ndarray:
+@lru_cache(maxsize=2)
+def stdlib_tokens(split: Split) -> np.ndarray:
     """A split of the library as one stream of token ids (int64)."""
-    name = f"tokens-{split}{'-tests' if tests else ''}"
 
     def make() -> np.ndarray:
-        return tokens_of(text for _, text in stdlib_files(split, tests=tests))
+        return tokens_of(text for _, text in stdlib_files(split))
 
-    return get_or_make(CACHE, name, (TOKENIZER_FILE, Path(__file__)), make)
+    return get_or_make(CACHE, f"tokens-{split}", (TOKENIZER_FILE, Path(__file__)), make)
 
 
 def random_windows(tokens: np.ndarray, batch_size: Size, seq_len: Size, seed: Count):
@@ -184,7 +179,7 @@ def documented_functions(methods: bool = False) -> list[Function]:
     return [Function(**row) for row in get_or_make(CACHE, name, (Path(__file__),), make)]
 
 
-def _parse_functions(methods: bool = False) -> list[dict]:
+def _parse_functions(methods: bool) -> list[dict]:
     files = [*stdlib_files("train"), *stdlib_files("held-out")]
     seen: dict[str, Function] = {}
     for path, source in sorted(files):
@@ -239,7 +234,7 @@ def recall_batch(
 
 def sha256(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 check_module(__name__)

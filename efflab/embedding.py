@@ -27,10 +27,8 @@ class Embedding(nn.Module):
         self.max_len, is_learned = config.max_len, config.positions == "learned"
         self.position = nn.Embedding(config.max_len, E) if is_learned else None
         self.segment = nn.Embedding(config.type_vocab, E) if config.type_vocab else None
-        has_norm = not config.is_norm_first
-        self.norm = make_norm(config, E) if has_norm else nn.Identity()
-        same_width = E == config.d_model
-        self.projection = nn.Identity() if same_width else nn.Linear(E, config.d_model)
+        self.norm = nn.Identity() if config.is_norm_first else make_norm(config, E)
+        self.projection = nn.Identity() if E == config.d_model else nn.Linear(E, config.d_model)
         self.head = None if config.tied else nn.Linear(E, config.vocab_size, bias=False)
         self.scale, self.logit_cap = E**0.5 if config.scaled_embedding else None, config.logit_cap
 
@@ -48,8 +46,7 @@ class Embedding(nn.Module):
         end = start + ids.shape[1]
         require(end <= self.max_len, "sequence length", end, f"at most max_len={self.max_len}")
         if type_ids is not None:
-            allowed = "None: the model has no types"
-            require(self.segment is not None, "type_ids", type_ids, allowed)
+            require(self.segment is not None, "type_ids", type_ids, "None: the model has no types")
             shape = tuple(type_ids.shape)
             require(shape == tuple(ids.shape), "type_ids.shape", shape, "that of ids")
         x = self.lookup(self.token, ids, "ids")

@@ -13,7 +13,7 @@ import numpy as np
 
 from efflab.arguments import check_arguments, check_module
 from efflab.errors import require, require_finite, require_interval
-from efflab.rules import Count, NonNegative, Size
+from efflab.rules import NonNegative
 
 CONFIDENCE = 0.95
 Values: TypeAlias = Sequence | np.ndarray
@@ -68,31 +68,25 @@ class Estimate:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def bootstrap(
-    numerators: Values,
-    denominators: Values | None = None,
-    *,
-    n_resamples: Size = 1000,
-    seed: Count = 0,
-) -> Estimate:
+def bootstrap(numerators: Values, denominators: Values | None = None) -> Estimate:
     """sum(numerators) / sum(denominators) over resampled units; without denominators the mean.
 
-    The percentile bootstrap (Efron 1979) of `scipy.stats.bootstrap`, whose draws `seed` fixes.
+    Percentile bootstrap (Efron 1979) by `scipy.stats.bootstrap`, the same 1,000 draws each time.
     """
     from scipy import stats
 
     top = np.asarray(_floats("numerators", numerators))
     weights = np.ones_like(top) if denominators is None else denominators
     bottom = np.asarray(_floats("denominators", weights))
-    require(top.ndim == 1 and len(top) >= 2, "numerators", top.shape, "two values or more")
+    require(len(top) >= 2, "numerators", top.shape, "two values or more")
     require(bottom.shape == top.shape, "denominators", bottom.shape, f"shape {top.shape}")
     require(bool((bottom > 0).all()), "denominators", denominators, "positive numbers")
 
     def ratio(a, b, axis=-1):
         return a.sum(axis) / b.sum(axis)
 
-    options = dict(paired=True, method="percentile", n_resamples=n_resamples)
-    interval = stats.bootstrap((top, bottom), ratio, rng=seed, **options).confidence_interval
+    options = dict(paired=True, method="percentile", n_resamples=1000, rng=0)
+    interval = stats.bootstrap((top, bottom), ratio, **options).confidence_interval
     return Estimate.widened(ratio(top, bottom), interval.low, interval.high)
 
 
@@ -137,9 +131,8 @@ def of_median(values: Values) -> Estimate:
     """
     from scipy import stats
 
-    values = _floats("values", values)
-    require(len(values) >= 1, "values", values, "at least one")
-    ordered = sorted(map(float, values))
+    ordered = sorted(_floats("values", values))
+    require(len(ordered) >= 1, "values", ordered, "at least one")
     k = max(1, int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5)))
     return Estimate(median(ordered), ordered[k - 1], ordered[-k])
 

@@ -118,11 +118,8 @@ def cosines(a: Matrix, b: Matrix) -> dict[str, float]:
     """Cosine of corresponding rows of (N,C) and (N,C): mean, 5th percentile, minimum."""
     _require_pairs(a=a, b=b)
     cosine = F.cosine_similarity(a, b, dim=-1)
-    return {
-        "mean": cosine.mean().item(),
-        "p5": cosine.quantile(0.05).item(),
-        "min": cosine.min().item(),
-    }
+    figures = {"mean": cosine.mean(), "p5": cosine.quantile(0.05), "min": cosine.min()}
+    return {name: figure.item() for name, figure in figures.items()}
 
 
 def _require_pairs(**sides: Matrix) -> None:

@@ -4,15 +4,14 @@
 is executed. No torch here.
 """
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING
-from dataclasses import fields as dataclass_fields
 from difflib import get_close_matches
 from functools import cache
 
-# of a name that is too long these say that there is no such file
+# these answer False for a name that is too long, where Path's methods raise
 from os.path import exists, expanduser, isdir, isfile
 from pathlib import Path
 from socket import getaddrinfo
@@ -32,6 +31,7 @@ MOST_LAYERS = 10_000
 MOST_BYTES = 10_000_000
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.gguf")
 REQUIRED = ("n_layer", "n_head", "d_model", "d_ff", "vocab_size", "max_len")
+LEFT_OUT = "a size, which this file leaves out"
 
 
 class Reading(NamedTuple):
@@ -199,8 +199,7 @@ def _config(file: Fields) -> ModelConfig:
         if any(amount is not None for amount in amounts):
             values[path] = next(amount for amount in amounts if amount is not None)
     for own in REQUIRED:
-        allowed = "a size, which this file leaves out"
-        require(own in values, theirs[own], None, allowed)
+        require(own in values, theirs[own], None, LEFT_OUT)
     allowed, n_layer = "at most {most} layers", values["n_layer"]
     require(n_layer <= MOST_LAYERS, theirs["n_layer"], n_layer, allowed, most=MOST_LAYERS)
     for condition, more in table.get("when", {}).items():
@@ -230,12 +229,10 @@ def _relative(file: Fields, max_len: int) -> dict:
     """DeBERTa's table of distances, which its layers' own queries and keys are applied to."""
     for name, value in file.table["relative"].items():
         require(file.get(name) == value, name, file.get(name), "{only}", only=repr(value))
-    sizes = [file.get(name, int | None) or 0 for name in ("position_buckets", _MOST_RELATIVE)]
+    names = ("position_buckets", "max_relative_positions")
+    sizes = [file.get(name, int | None) or 0 for name in names]
     rows = next((size for size in sizes if size > 0), max_len)
     return {"positions": "relative", "position_rows": 2 * rows}
-
-
-_MOST_RELATIVE = "max_relative_positions"
 
 
 def _build(values: dict, theirs: dict) -> ModelConfig:
@@ -251,10 +248,9 @@ def _build(values: dict, theirs: dict) -> ModelConfig:
         del parts["experts"]
     for part in parts.keys() & {"experts", "latent"}:
         kind: Any = PARTS[part]
-        for item in dataclass_fields(kind):
-            is_there = item.name in parts[part] or item.default is not MISSING
-            allowed = "a size, which this file leaves out"
-            require(is_there, theirs.get(item.name, item.name), None, allowed)
+        for item in dataclasses.fields(kind):
+            is_there = item.name in parts[part] or item.default is not dataclasses.MISSING
+            require(is_there, theirs.get(item.name, item.name), None, LEFT_OUT)
     whole = parts.pop("")
     if "latent" in parts:
         parts["attention"]["latent"] = parts.pop("latent")

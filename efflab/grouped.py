@@ -32,12 +32,12 @@ def is_plain(config: ModelConfig) -> bool:
 
 PLAIN = """experts position_rows head_bias parallel embed_maps attention.latent attention.sinks
 attention.distance_buckets norms.embedding norms.final norms.first""".split()
-"""Fields of a config that `efflab.model.Transformer` has at their default alone: the rest is
-techniques' matter."""
+"""Fields of a config that `efflab.model.Transformer` computes at their defaults alone; other values
+are for techniques."""
 OPTIONS: dict[str, tuple] = {"attention.qk_norm": ("none", "head"), "rope.scaling": SCALINGS}
 OPTIONS |= {"positions": ("learned", "rotary"), "norms.kind": ("layer", "rms")}
 OPTIONS["norms.per_layer"] = (2, 4)
-"""Those of which it has more values, and these."""
+"""Fields of which it computes several values, and which."""
 
 
 def require_computable(config: ModelConfig) -> None:

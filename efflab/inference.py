@@ -9,8 +9,7 @@ from math import ceil
 from efflab import layers
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
-from efflab.cost import FORMATS, active_params, flops_by_part, kv_cache_bytes
-from efflab.errors import require_one_of
+from efflab.cost import FORMATS, Format, active_params, flops_by_part, kv_cache_bytes
 from efflab.rules import Count, Size
 
 
@@ -55,29 +54,18 @@ def decode_flops(
 
 
 def decode_bytes(
-    config: ModelConfig,
-    n_cached: Count,
-    batch_size: Size = 1,
-    *,
-    format: str = "bf16",
-    value_bytes: float = 2,
+    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, format: Format = "bf16"
 ) -> int:
-    """Bytes that one step reads at least: every weight in use, and the cache.
+    """Bytes that one step reads at least: every weight in use, and the cache in 16 bits.
 
     Of an input table that is not the output too, a row a token. All texts may use the same experts,
     so that more than one text adds none to this bound.
     """
-    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
-    return _weight_bytes(config, format) + cache
+    return _weight_bytes(config, format) + kv_cache_bytes(config, n_cached, batch_size)
 
 
 def prefill_bytes(
-    config: ModelConfig,
-    seq_len: Size,
-    batch_size: Size = 1,
-    *,
-    format: str = "bf16",
-    value_bytes: float = 2,
+    config: ModelConfig, seq_len: Size, batch_size: Size = 1, *, format: Format = "bf16"
 ) -> int:
     """Bytes that a prompt moves at least: every weight in use once, and the cache as it is written.
 
@@ -86,12 +74,11 @@ def prefill_bytes(
     if not config.causal:
         return _weight_bytes(config, format)
     # a step after the prompt reads the cache that the prompt writes
-    return decode_bytes(config, seq_len, batch_size, format=format, value_bytes=value_bytes)
+    return decode_bytes(config, seq_len, batch_size, format=format)
 
 
 def _weight_bytes(config: ModelConfig, format: str) -> int:
-    """Of the weights that one token uses; of a table that is no output, rows too few to count."""
-    require_one_of("format", format, FORMATS)
+    """Bytes of the weights that one token uses, without a table that is only looked up."""
     read = active_params(config)
     if not config.tied or not config.causal:
         read -= config.vocab_size * config.embed_dim

@@ -55,11 +55,6 @@ def ffn_params(config: ModelConfig) -> int:
     return _map_params(config, config.d_ff) + block
 
 
-def expert_params(config: ModelConfig) -> int:
-    """Parameters of one expert; 0 without experts."""
-    return 0 if config.experts is None else _map_params(config, config.experts.d_ff)
-
-
 def _map_params(config: ModelConfig, d_ff: int) -> int:
     """Parameters of a feed-forward of that width; xIELU has two of its own."""
     n_up = 2 if config.feed_forward.gated else 1
@@ -78,7 +73,7 @@ def expert_layer_params(config: ModelConfig, n_expert: Count) -> int:
     shared = _map_params(config, experts.d_shared) if experts.d_shared else 0
     gates = experts.n_expert * (C + experts.router_bias) + (C if experts.shared_gate else 0)
     block = config.norms.per_layer // 2 * _norm_params(config, C)
-    return n_expert * unchecked(expert_params)(config) + shared + gates + block
+    return n_expert * _map_params(config, experts.d_ff) + shared + gates + block
 
 
 def _norm_params(config: ModelConfig, width: int, bias: bool = True) -> int:

@@ -246,9 +246,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Continue ids (B,T) by `n_new` sampled tokens: (B, T + n_new). temperature 0 is greedy.
 
-        With a cache (one of the caller's too, with what it has seen of the ids) each token is
-        computed once, and there are at most `max_len`; without, the last `max_len` anew for each
-        new one. `top_k`: sample only among the k likeliest tokens.
+        With a cache each token is computed once, and there are at most `max_len`; a cache of the
+        caller's may have seen the first of the ids. Without one the last `max_len` tokens are
+        computed anew for each new one. `top_k`: sample only among the k likeliest tokens.
         """
         require(self.config.causal, "causal", False, "a causal model")
         if top_k is not None:

@@ -5,12 +5,11 @@ Weights are read from safetensors only; of shipped and saved models the hash is 
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib.util import find_spec
 
-# of a name that is too long it says that there is no such folder
+# it answers False for a name that is too long, where Path's method raises
 from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,17 +33,14 @@ from efflab.tensors import Hidden, Mask
 from efflab.weights import fill, named_tensors, narrow, read_unhashed, some, to_bytes
 
 
-def _verify(path: Path, expected: str, remedy: str) -> Path:
-    """`path`, if it exists and its SHA-256 is `expected`; otherwise an error naming both."""
-    is_hash = bool(re.fullmatch("[0-9a-f]{64}", expected))
-    require(is_hash, "expected", expected, "a SHA-256, 64 hexadecimal digits")
+def _verify(path: Path, expected: str, remedy: str) -> None:
+    """Refuse a file that is missing, or whose SHA-256 is not `expected`; the error has both."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; {remedy}")
     digest = sha256(path)
     if digest != expected:
         problem = f"expected SHA-256 {expected}, found {digest}"
         raise ValueError(f"{path} is damaged: {problem}; {remedy}")
-    return path
 
 
 # --- Checkpoints -----------------------------------------------------------------------------
@@ -72,7 +68,7 @@ def save_checkpoint(model: Transformer, path: Path, card: dict[str, Any]) -> dic
     with torch.device("meta"):  # shapes alone
         fill(Transformer(model.config), tensors, "model.config")
     content = to_bytes(tensors)
-    # a field's default says nothing, and is an object where it describes a sub-block
+    # fields at their defaults are left out: those of sub-blocks are objects, no JSON
     values = ((item, getattr(model.config, item.name)) for item in fields(model.config))
     config = {item.name: value for item, value in values if value != item.default}
     card |= {"config": config, "sha256": hashlib.sha256(content).hexdigest()}
@@ -121,23 +117,19 @@ def load_checkpoint(path: Path = STDLIB_GPT) -> Transformer:
 
     A file that is damaged, or that its card does not describe, is a `ValueError`.
     """
-    config, sha256 = _config_and_hash(path)
-    _verify(path, sha256, _remedy(path))
+    card = read_card(path)
+    try:
+        config = ModelConfig(**card["config"])
+        expected = require_type("sha256", card["sha256"], str)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{_card_path(path)} is damaged: {error}; {_remedy(path)}") from None
+    _verify(path, expected, _remedy(path))
     tensors, _ = read_unhashed(path, _remedy(path))
     n_values = sum(t.numel() for t in tensors.values())
     if n_values != num_params(config):  # before memory is allocated
         reason = f"expected the {num_params(config)} values that {_card_path(path).name} says"
         raise ValueError(f"{path} holds {n_values} values: {reason}; {_remedy(path)}")
     return fill(Transformer(config), tensors, str(path)).eval()
-
-
-def _config_and_hash(path: Path) -> tuple[ModelConfig, str]:
-    """(config, SHA-256 of the weights) from a checkpoint's card."""
-    card = read_card(path)
-    try:
-        return ModelConfig(**card["config"]), require_type("sha256", card["sha256"], str)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{_card_path(path)} is damaged: {error}; {_remedy(path)}") from None
 
 
 def load_stdlib_gpt() -> Transformer:
@@ -175,31 +167,28 @@ def load_encoder(source: str | Path):
             where = "expected a folder or, with a network, a hub id"
             raise FileNotFoundError(f"{source} is missing: {where} ({error})") from error
         problem = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{source} is damaged: {problem}; {ENCODER_REMEDY}") from error
+        raise ValueError(f"{source} is damaged: {problem}; {REMEDY}") from error
     _require_whole(source, encoder, info)
     return encoder.eval(), tokenizer
 
 
-ENCODER_REMEDY = DECODER_REMEDY = "fetch the model anew"
+REMEDY = "fetch the model anew"
 HEADS = ("cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "qa_outputs.")
 """Prefixes of the names of heads, which an encoder is loaded without."""
 
 
 def _require_whole(source: str | Path, encoder, info: dict) -> None:
     """Refuse an encoder that its file does not fill; without pooler weights remove the pooler."""
-    prefix = f"{encoder.base_model_prefix}."
-    unexpected = {
-        name for name in info["unexpected_keys"] if not name.removeprefix(prefix).startswith(HEADS)
-    }
+    prefix, unexpected = f"{encoder.base_model_prefix}.", info["unexpected_keys"]
     problems = {
         "missing": {name for name in info["missing_keys"] if not name.startswith("pooler.")},
-        "unknown": unexpected,
+        "unknown": {n for n in unexpected if not n.removeprefix(prefix).startswith(HEADS)},
         "of another shape": {name for name, *_ in info["mismatched_keys"]},
     }
     details = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
     if details:
         expected = f"expected the encoder's own weights, but {details}"
-        raise ValueError(f"{source}: {expected}; {ENCODER_REMEDY}")
+        raise ValueError(f"{source}: {expected}; {REMEDY}")
     if info["missing_keys"]:
         encoder.pooler = None
 
@@ -220,12 +209,11 @@ def load_decoder(source: str | Path) -> Transformer:
     index, shards = path / "model.safetensors.index.json", ["model.safetensors"]
     if index.is_file():
         listed = parse_json(index.read_bytes()).get("weight_map")
-        names = require_type("weight_map", listed, dict[str, str])
-        shards = sorted(set(names.values()))
+        shards = sorted(set(require_type("weight_map", listed, dict[str, str]).values()))
     tensors: dict[str, Tensor] = {}
     for name in shards:
         require(Path(name).name == name, "weight_map", name, "files of the same folder")
-        tensors |= read_unhashed(path / name, DECODER_REMEDY)[0]
+        tensors |= read_unhashed(path / name, REMEDY)[0]
     return from_weights(reading, tensors).eval()
 
 
@@ -248,7 +236,10 @@ def embed(
 
     As sentence-transformers does for this model; texts are cut at `max_len` tokens.
     """
-    texts = _require_texts(texts)
+    texts = list(texts)
+    require(len(texts) > 0, "texts", texts, "at least one text")
+    for i, text in enumerate(texts):  # `rules` checks the first 1,000 only
+        require_type(f"texts[{i}]", text, str)
     options: dict = dict(padding=True, truncation=True, return_tensors="pt")
     vectors = []
     for start in range(0, len(texts), batch_size):
@@ -257,15 +248,6 @@ def embed(
         hidden = model.encode(inputs["input_ids"], inputs["attention_mask"])
         vectors.append(mean_pool(hidden, inputs["attention_mask"]))
     return torch.cat(vectors)
-
-
-def _require_texts(texts: Iterable[str]) -> list[str]:
-    """The texts as a list, every one checked (`rules` checks the first 1,000 only)."""
-    texts = list(texts)
-    require(len(texts) > 0, "texts", texts, "at least one text")
-    for i, text in enumerate(texts):
-        require_type(f"texts[{i}]", text, str)
-    return texts
 
 
 def mean_pool(hidden: Hidden, attention_mask: Mask) -> Tensor:

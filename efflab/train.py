@@ -32,21 +32,19 @@ def classification_loss(model: nn.Module, inputs: Numbers, labels: Integers) -> 
     return F.cross_entropy(model(inputs), labels)
 
 
-def learning_rate_factor(step: int, n_steps: Size, warmup: float = 0.05) -> float:
-    """Share of the peak rate at `step`: linear warm-up over `warmup` of the run, then to zero."""
-    n_warmup = max(1, round(warmup * n_steps))
+def learning_rate_factor(step: int, n_steps: Size) -> float:
+    """Share of the peak rate at `step`: linear warm-up over 5 % of the run, then to zero."""
+    n_warmup = max(1, round(0.05 * n_steps))
     if step < n_warmup:
         return (step + 1) / n_warmup
     return (n_steps - step) / max(1, n_steps - n_warmup)
 
 
-def adamw(
-    model: nn.Module, lr: NonNegative, weight_decay: NonNegative = 0.1
-) -> list[torch.optim.Optimizer]:
+def adamw(model: nn.Module, lr: NonNegative) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019); matrices decay, biases and norms do not."""
     parameters = list(model.parameters())
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
@@ -120,7 +118,7 @@ def fit(
     `batch(step)` gives (inputs, targets) and depends on the step alone, so that a killed run that
     restarts with the same `checkpoint` file continues exactly where it was.
     `stop`: end after so many steps of the `n_steps` schedule, as the start of a longer run does.
-    The optimizers' rates are their peaks, before as after.
+    The optimizers' rates are the schedule's peaks; afterwards they are the same again.
     `until(losses)`: end as soon as it returns True for the losses so far. A loss or gradient that
     is not finite is a `ValueError`, raised before it reaches the weights or the file.
     """
@@ -130,8 +128,8 @@ def fit(
     optimizers = optimizers or adamw(model, lr)
     peaks = [group["lr"] for o in optimizers for group in o.param_groups]
     losses: list[float] = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        losses = _resume(Path(checkpoint), model, optimizers, end)
+    if checkpoint is not None and checkpoint.exists():
+        losses = _resume(checkpoint, model, optimizers, end)
     if losses and until is not None and until(losses):
         end = len(losses)
     model.train()
@@ -149,7 +147,7 @@ def fit(
             losses.append(loss.item())
             last = step + 1 == end or (until is not None and until(losses))
             if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
-                _save(Path(checkpoint), model, optimizers, losses)
+                _save(checkpoint, model, optimizers, losses)
             if last:
                 break
     finally:
@@ -236,14 +234,13 @@ def _resume(path: Path, model: nn.Module, optimizers, end: int) -> list[float]:
 
 def _state(path: Path, tensors: dict[str, Tensor], i: int, optimizer) -> dict[int, dict]:
     """The state of optimizer `i`, popped from `tensors`: scalars, or of its parameters' shapes."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     prefix = f"optimizer.{i}."
     for name in [name for name in tensors if name.startswith(prefix)]:
         index, key = name.removeprefix(prefix).split(".")
         value = tensors.pop(name)
-        fits = int(index) < len(parameters)
-        fits = fits and (value.dim() == 0 or value.shape == parameters[int(index)].shape)
+        fits = int(index) < len(shapes) and value.shape in ((), shapes[int(index)])
         require(fits, f"{path}: {name}", tuple(value.shape), "the shape of the model's parameter")
         state.setdefault(int(index), {})[key] = value
     return state

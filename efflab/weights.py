@@ -120,10 +120,9 @@ def fill(model: nn.Module, tensors: Tensors, source: str = "tensors") -> nn.Modu
 
 
 def _require_alike(name: str, own: Tensor, tensor: Tensor) -> None:
-    shapes = tuple(own.shape), tuple(tensor.shape)
-    if shapes[0] != shapes[1]:
-        expected = f"expected the model's shape {shapes[0]}"
-        raise ValueError(f"{name} has the shape {shapes[1]}: {expected}")
+    ours, theirs = tuple(own.shape), tuple(tensor.shape)
+    if ours != theirs:
+        raise ValueError(f"{name} has the shape {theirs}: expected the model's shape {ours}")
     are_floats = own.is_floating_point() and tensor.is_floating_point()
     is_widened = are_floats and torch.promote_types(own.dtype, tensor.dtype) == own.dtype
     if own.dtype != tensor.dtype and not is_widened:

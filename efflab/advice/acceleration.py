@@ -4,7 +4,6 @@ from efflab.advice import engines, recorded
 from efflab.advice.case import Case
 from efflab.advice.serving import gains
 from efflab.advice.technique import Gain, Loss, Technique
-from efflab.devices import Device
 
 FUSION = "07", "xla-fusion"
 AUTOCAST = "06", "amp-speed", "bf16-here"
@@ -46,20 +45,16 @@ def _latency(case: Case) -> Gain | str:
 
 def _days(case: Case) -> Gain | str:
     if case.gpu is None:
-        evidence, slower = (
-            recorded.evidence(*AUTOCAST),
-            "bf16 was not faster on a CPU, beyond noise",
-        )
-        if case.device == "CPU without VNNI":
-            return slower
-        if evidence is None or evidence["low"] <= 1:
-            return NO_NUMBER if evidence is None else slower
-        return Gain(
-            evidence["low"], evidence["high"], "recorded", AMP, recorded.describe("stdlib-gpt")
-        )
-    is_own = isinstance(case.device, Device)  # whatever it is called, nobody has timed it
-    published = None if is_own else recorded.mixed_training_gain(case.device_name)
-    if published is not None:
+        evidence = recorded.evidence(*AUTOCAST)
+        if case.device == "CPU without VNNI" or (evidence and evidence["low"] <= 1):
+            return "bf16 was not faster on a CPU, beyond noise"
+        if evidence is None:
+            return NO_NUMBER
+        model = recorded.describe("stdlib-gpt")
+        return Gain(evidence["low"], evidence["high"], "recorded", AMP, model)
+    # whatever a device of the caller's own is called, nobody has timed it
+    published = isinstance(case.device, str) and recorded.mixed_training_gain(case.device)
+    if published:
         return published
     if case.dtype == "fp16":
         return ALREADY

@@ -5,7 +5,7 @@ kernel beats and which real ones miss. A device's memory is what its label says,
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import ceil
 
 from efflab import cost, families, inference
@@ -16,12 +16,12 @@ from efflab.errors import Refusal
 
 TOKENS = 4096
 """Tokens of the prompt, if the model takes so many."""
-FORMAT, VALUE_BYTES = "bf16", 2
+FORMAT = "bf16"
 TYPES = dict(bert="bert", minilm="bert", albert="albert", gpt2="gpt2", gpt3="gpt2", stdlib="gpt2")
 TYPES |= dict(qwen3="qwen3", llama="llama", deepseek="deepseek_v3", gpt="gpt_oss")
 """First word of a preset's name -> its model_type."""
 ON_META = "counted by transformers on the meta device"
-"""Said of a model whose shape our terms do not have."""
+"""The note on a model whose shape our terms cannot describe."""
 KEYS = "name model_type params active_params weight_bytes kv_bytes_per_token devices tokens".split()
 KEYS += "max_len training_bytes shape experts cache chapters notes".split()
 
@@ -62,22 +62,16 @@ def _count_card(source: str | Mapping, refusal: Refusal) -> dict:
     return dict.fromkeys(KEYS) | known
 
 
-def card(
-    config: ModelConfig,
-    name: str,
-    model_type: str,
-    devices: Sequence[Device] = tuple(DEVICES.values()),
-) -> dict:
+def card(config: ModelConfig, name: str, model_type: str, devices: Iterable[Device]) -> dict:
     """Parameters, bytes and, for each device, contexts, batches and bounds on its speed.
 
     Weights and cache in 16 bits; a prompt of `tokens`. None where something does not apply to an
     encoder, and where a time has no meaning because weights and cache do not fit.
     """
     tokens, n_params = min(TOKENS, config.max_len), cost.num_params(config)
-    options = dict(dropout=False, fused_attention=True)
     training = dict(
         states=cost.model_state_bytes(n_params, 1, 0),
-        activations=cost.activation_bytes(config, tokens, 1, **options),
+        activations=cost.activation_bytes(config, tokens, 1, dropout=False, fused_attention=True),
     )
     return dict(
         name=name,
@@ -107,11 +101,11 @@ def dtype_of(device: Device) -> str | None:
 
 def on_device(config: ModelConfig, device: Device, tokens: int) -> dict:
     """A device's row of the card."""
-    room = device.memory_bytes - cost.weight_bytes(config, FORMAT)
+    weights = cost.weight_bytes(config, FORMAT)
+    room = device.memory_bytes - weights
     row = dict(device=device.name, memory_gib=device.memory_bytes / GIB)
-    row |= dict(devices_for_weights=ceil(cost.weight_bytes(config, FORMAT) / device.memory_bytes))
-    row |= dict(max_context=None, max_batch=None, prefill_seconds=None)
-    row |= dict(decode_tokens_per_second=None)
+    row |= dict(devices_for_weights=ceil(weights / device.memory_bytes))
+    row |= dict.fromkeys("max_context max_batch prefill_seconds decode_tokens_per_second".split())
     fits = room >= 0
     if config.causal:
         row["max_context"] = longest_context(config, room)

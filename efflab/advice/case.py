@@ -163,9 +163,7 @@ class Case:
         peaks = {"fp32": 0.0} if self.gpu is None else self.gpu.peak_flops
         return next(dtype for dtype in ("tf32", "fp32", "fp16") if dtype in peaks)
 
-    def training_bytes(
-        self, n_params: float | None = None, config: ModelConfig | None = None, **options
-    ) -> float:
+    def training_bytes(self, config: ModelConfig | None = None, **options) -> float:
         """Bytes per device of a training step: weights, gradients, Adam, the layers' activations.
 
         `options`: those of `cost.activation_bytes`.
@@ -173,4 +171,4 @@ class Case:
         options = dict(value_bytes=FP32_BYTES, fused_attention=True, dropout=False) | options
         config = config or self.config
         activations = cost.activation_bytes(config, self.tokens, BATCH, **options)
-        return ADAM_BYTES * (n_params or cost.num_params(config)) + activations
+        return ADAM_BYTES * cost.num_params(config) + activations

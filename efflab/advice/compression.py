@@ -108,7 +108,6 @@ def int8(case: Case, engine: str) -> Technique:
     name, table_bits = INT8[engine]
     loss = recorded.engine_loss(engine, case.device if case.gpu is None else "CPU with VNNI")
     n_bytes = packed_bytes(case.config, 8, table_bits=table_bits)
-    latency: Gain | str
     if case.gpu is None:
         latency = engines.gain(case, engine)
         if latency.high <= 1.0:

@@ -37,12 +37,6 @@ def training(case: Case) -> Training | None:
     return Training(case.config, case.gpu, GLOBAL_BATCH, case.tokens)
 
 
-def one_device_seconds(run: Training) -> float:
-    """Seconds of a step on one device with unlimited memory, one sequence at a time."""
-    splits = (Split(1, 1, 1, GLOBAL_BATCH, recompute=how) for how in ("none", "full"))
-    return min(run.evaluate(split).step_seconds for split in splits)
-
-
 def best(run: Training, n_devices: int, *, lean: bool = False) -> Plan | None:
     """The fastest plan over all ZeRO stages, or the one with least memory; None if none fits."""
     plans = [plan for stage in ZERO_STAGES for plan in fitting_plans(run, n_devices, stage)]
@@ -60,7 +54,10 @@ def _days(run: Training, best_plan: Plan | None, why: str, source: str = PLANNER
     """The plan's gain over one device, or `why` there is no plan."""
     if best_plan is None:
         return why
-    return Gain.computed(one_device_seconds(run) / best_plan.step_seconds, source)
+    # one device with unlimited memory, one sequence at a time
+    splits = (Split(1, 1, 1, GLOBAL_BATCH, recompute=how) for how in ("none", "full"))
+    alone = min(run.evaluate(split).step_seconds for split in splits)
+    return Gain.computed(alone / best_plan.step_seconds, source)
 
 
 def ddp(case: Case) -> Technique:
@@ -77,8 +74,7 @@ def ddp(case: Case) -> Technique:
 
 def zero(case: Case) -> Technique:
     """Data parallelism with sharded model states: stage 3."""
-    memory: Gain | str = ONE
-    days: Gain | str = ONE
+    memory = days = ONE
     run = training(case)
     if run is not None:
         sizes = dict(param_bytes=4, grad_bytes=4, optimizer_bytes=8)
@@ -94,8 +90,7 @@ def zero(case: Case) -> Technique:
 
 def plan(case: Case) -> Technique:
     """The best tensor x pipeline x data split: least memory for that budget, else the fastest."""
-    memory: Gain | str = ONE
-    days: Gain | str = ONE
+    memory = days = ONE
     run = training(case)
     if run is not None:
         best_plan = best(run, case.n_devices, lean=case.budget == "memory")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from efflab import cost
 from efflab.advice.case import Case
-from efflab.advice.recorded import describe, engine_row
+from efflab.advice.recorded import ENGINES, describe, engine_row
 from efflab.advice.technique import Gain
 
 STATIC, DYNAMIC = "OpenVINO INT8", "torch dynamic INT8"
@@ -16,7 +16,6 @@ COVERED = {STATIC: ("maps", "logits"), DYNAMIC: ("maps",)}
 """Engine -> parts that it computes in 8 bits; engines not listed accelerate all parts."""
 SHAPES = ("1x16", "4x64", "16x128")
 """Recorded shapes, batch x length."""
-SOURCE = "data/experiments/int8-engines.json"
 
 
 def parts(case: Case) -> dict[str, int]:
@@ -51,4 +50,4 @@ def gain(case: Case, engine: str) -> Gain:
     """Speedup of a text, from the least to the most recorded."""
     share = coverage(parts(case), engine)
     fast, slow = (whole(share, time) for time in times(engine, case.device))
-    return Gain(1 / slow, 1 / fast, "recorded", SOURCE, describe("MiniLM-L6"))
+    return Gain(1 / slow, 1 / fast, "recorded", ENGINES, describe("MiniLM-L6"))

@@ -20,8 +20,8 @@ from efflab.experiments.decoder_steps import CASE
 from efflab.experiments.record import EXPERIMENTS, read_record
 
 COVERAGE, WIDTH = 0.85, 2.0
-"""What was asked of a freeze beforehand: intervals that hold at least so many of the times, the
-median of high over low at most this, and no pair told in the wrong order."""
+"""What a freeze has to reach, as set beforehand: at least this share of times inside their
+intervals, and at most this median of high over low. No pair may be in the wrong order."""
 
 
 def freeze(folder: Path = decoder_cases.FROZEN) -> Path:
@@ -54,8 +54,7 @@ def constants(number: int) -> dict[str, Constants]:
 def rows(path: Path) -> list[dict]:
     """The cases of a freeze with "measured" beside, ms; without it where nothing was measured."""
     number = int(path.stem.split("-")[1])
-    own = [run for run in _measured_runs() if run["seed"] == number]
-    times = {_key(run): {"measured": run["ms"]} for run in own}
+    times = {_key(r): {"measured": r["ms"]} for r in _measured_runs() if r["seed"] == number}
     return [case | times.get(_key(case), {}) for case in read_json(path)["cases"]]
 
 

@@ -25,12 +25,12 @@ from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS, Decoder, make_decoder
 from efflab.config import ModelConfig
 from efflab.errors import require, require_one_of
-from efflab.estimate import Estimate, bootstrap
+from efflab.estimate import bootstrap
 from efflab.evaluate import half_window_nats
 from efflab.experiments import decoder_steps
 from efflab.experiments.decoder_steps import DECODE, PREFILL, Step, time_step
 from efflab.experiments.provenance import machine, machine_name
-from efflab.experiments.record import EXPERIMENTS, machines, read_record
+from efflab.experiments.record import EXPERIMENTS, machines, read_record, with_ends
 from efflab.families import read
 from efflab.model import Transformer
 from efflab.pretrained import load_checkpoint, load_decoder, load_minilm, mean_pool
@@ -109,7 +109,7 @@ def measure(
         for step in (Step(phase, n_tokens) for phase in phases):
             told = predict(constants[format], work(config, format, step))
             ms = 1e3 * time_step(decoder, step)
-            row[step.phase] = dict(ms=ms, predicted=told.mean, low=told.low, high=told.high)
+            row[step.phase] = dict(ms=ms) | with_ends("predicted", told)
         row["quality"] = None if rate is None else rate(decoder)
         rows.append(row)
         say(f"{format}: measured")
@@ -144,7 +144,7 @@ def quality_of(local: Local, text: str) -> Callable[[Decoder], dict]:
 
         def rate(decoder: Decoder) -> dict:
             after = window_bits(decoder, ids)
-            return _entries(bootstrap(after - before)) | dict(bits=float(after.mean()))
+            return with_ends("value", bootstrap(after - before)) | dict(bits=float(after.mean()))
 
         return rate
     most = local.model.config.max_len
@@ -155,13 +155,10 @@ def quality_of(local: Local, text: str) -> Callable[[Decoder], dict]:
 
     def rate_lines(decoder: Decoder) -> dict:
         own = [_vector(decoder(line)) for line in ids]
-        return _entries(bootstrap([float(a @ b) for a, b in zip(own, vectors, strict=True)]))
+        cosines = [float(a @ b) for a, b in zip(own, vectors, strict=True)]
+        return with_ends("value", bootstrap(cosines))
 
     return rate_lines
-
-
-def _entries(estimate: Estimate) -> dict:
-    return dict(value=estimate.mean, low=estimate.low, high=estimate.high)
 
 
 @torch.no_grad()

@@ -103,9 +103,8 @@ def int8_bytes(engine: str, n_params: int) -> float:
 
 def graph_bytes(engine: str, windows: Windows) -> int:
     """Bytes recorded for a narrow model with the same layers; a `ValueError` for other windows."""
-    runs = {
-        (r["engine"], tuple(r["windows"])): r for r in read_record(openvino_graphs.NAME)["runs"]
-    }
+    stored = read_record(openvino_graphs.NAME)["runs"]
+    runs = {(run["engine"], tuple(run["windows"])): run for run in stored}
     require_one_of("windows", tuple(windows), sorted({w for _, w in runs}, key=str))
     run = runs[engine, tuple(windows)]
     return run["text"] + run["masks"]
@@ -138,17 +137,18 @@ def _row(what: str, stage: str, engine: str, predicted: float, value, speed=None
 
 def stage_params(experiment: dict) -> dict[str, int]:
     """Parameters of each stage, from the paths of `case-study`."""
-
-    def first(path: str) -> list[dict]:
-        return next(iter(case_study.paths(experiment, path).values()))["rows"]
-
-    main, other = first(case_study.MAIN), first("prune, lighten")
+    paths = (case_study.MAIN, "prune, lighten")
+    main, other = (_first_run(experiment, path)["rows"] for path in paths)
     return {
         timed.SHIPPED: num_params(PRESETS["stdlib-gpt"]),
         timed.LIGHT: main[0]["n_params"],
         timed.PRUNED: other[0]["n_params"],
         timed.BOTH: main[-1]["n_params"],
     }
+
+
+def _first_run(experiment: dict, path: str) -> dict:
+    return next(iter(case_study.paths(experiment, path).values()))
 
 
 def stage_windows(light: Windows) -> dict[str, Windows]:
@@ -187,7 +187,8 @@ def predicted_order(a: dict, b: dict) -> int:
     intervals for the two that do not overlap.
     """
     if a["speed"] == b["speed"]:
-        return _sign(a["predicted"] - b["predicted"])
+        difference = a["predicted"] - b["predicted"]
+        return (difference > 1e-9) - (difference < -1e-9)
     orders = {_apart(x, y) for x, y in zip(a["each"], b["each"], strict=True)}
     return orders.pop() if len(orders) == 1 else 0
 
@@ -195,10 +196,6 @@ def predicted_order(a: dict, b: dict) -> int:
 def _apart(x: tuple[float, float], y: tuple[float, float]) -> int:
     """1 if the interval `x` lies entirely above `y`, -1 if below, 0 if they overlap."""
     return (x[0] > y[1]) - (x[1] < y[0])
-
-
-def _sign(x: float) -> int:
-    return (x > 1e-9) - (x < -1e-9)
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -212,12 +209,11 @@ def summary(rows: list[dict]) -> list[dict]:
         mine = [row for row in rows if row["what"] == what]
         differing = list(pairs(mine))
         errors = sorted(abs(log(1 + row["error"])) for row in mine)
-        right, wrong, untold = (
-            sum(pair["is_right"] is answer for pair in differing) for answer in (True, False, None)
-        )
-        row = dict(what=what, predictions=len(mine), pairs=len(differing))
+        answers = [pair["is_right"] for pair in differing]
         middle = sum((pair["predicted"] > 1) == (pair["measured"] > 1) for pair in differing)
-        row |= dict(right=right, wrong=wrong, untold=untold, middle=middle)
+        row = dict(what=what, predictions=len(mine), pairs=len(differing))
+        row |= dict(right=answers.count(True), wrong=answers.count(False))
+        row |= dict(untold=answers.count(None), middle=middle)
         lines.append(row | dict(median_error=median(errors), largest_error=errors[-1]))
     return lines
 
@@ -227,9 +223,9 @@ def predictions(device: str = "CPU with VNNI", n: int = 1, isa: str | None = Non
     rows, study = latency_rows(n, isa), read_record(case_study.NAME)
     n_params, windows = stage_params(study), stage_windows(timed.read_recipe().windows)
     factors = language_engines.factors(read_record(language_engines.NAME), isa)
-    shipped = next(iter(case_study.paths(study, "as shipped").values()))
+    engines = _first_run(study, "as shipped")["engines"]
     return [
         *latency(rows, windows, factors),
         *size(rows, n_params, windows),
-        *quality(shipped["engines"], study["settings"]["shipped"], device),
+        *quality(engines, study["settings"]["shipped"], device),
     ]

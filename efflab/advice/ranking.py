@@ -15,11 +15,6 @@ NEGLIGIBLE = 1.0
 UNKNOWN = "its cost in quality was not recorded"
 
 
-def techniques(case: Case) -> list[Technique]:
-    """All techniques in this case, in the order of chapters."""
-    return [technique for chapter in CHAPTERS for technique in chapter.techniques(case)]
-
-
 def advise(
     model: str | Path | Mapping | ModelConfig,
     device: str | Device,
@@ -47,15 +42,15 @@ def advise(
 
 def rank(case: Case) -> list[dict]:
     """The rows of `advise` for a case."""
-    return sorted((row(technique, case.budget) for technique in techniques(case)), key=_order)
+    techniques = (technique for chapter in CHAPTERS for technique in chapter.techniques(case))
+    return sorted((row(technique, case.budget) for technique in techniques), key=_order)
 
 
 def whole(case: Case) -> dict:
     """What `efflab advise --json` says: what was asked, and the rows."""
     asked = dict(model=case.name, device=case.device_name, budget=case.budget)
-    return dict(
-        asked=asked | dict(n_devices=case.n_devices, seq_len=case.seq_len), advice=rank(case)
-    )
+    asked |= dict(n_devices=case.n_devices, seq_len=case.seq_len)
+    return dict(asked=asked, advice=rank(case))
 
 
 def _order(row: dict) -> tuple:
@@ -67,7 +62,6 @@ def _order(row: dict) -> tuple:
 
 def row(technique: Technique, budget: str) -> dict:
     """One technique as a row of `advise`."""
-    answer: Gain | str
     answer = remaining_quality(technique.loss) if budget == "quality" else technique.budgets[budget]
     serves = isinstance(answer, Gain) and (budget == "quality" or answer.high > 1)
     if isinstance(answer, Gain) and not serves:

@@ -14,6 +14,7 @@ from efflab.cost import num_params
 from efflab.errors import require_one_of
 from efflab.experiments.record import machines, read_record
 
+ENGINES = "data/experiments/int8-engines.json"
 BITS, MRR = "bits per byte (stdlib-gpt)", "retrieval MRR (MiniLM-L6)"
 METRICS = {"stdlib-gpt": (BITS, 1), "MiniLM-L6": (MRR, -1)}
 """Model on the board -> (name of its quality, sign of a loss in it)."""
@@ -74,8 +75,7 @@ def engine_loss(engine: str, device: str) -> Loss:
     """An engine's loss of MiniLM's retrieval on that kind of CPU, in per cent."""
     row, exact = engine_row(engine, device), engine_row("fp32 eager", device)
     value = 100 * (1 - row["mrr"] / exact["mrr"])
-    where = "data/experiments/int8-engines.json"
-    return Loss(value, MRR, "recorded", where, model=describe("MiniLM-L6"))
+    return Loss(value, MRR, "recorded", ENGINES, model=describe("MiniLM-L6"))
 
 
 def gptq_loss(bits: int, group_size: int | None) -> Loss:

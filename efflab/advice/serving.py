@@ -24,7 +24,6 @@ DECODE, CONTEXT = "efflab.inference.decode_bytes", "efflab.cost.kv_cache_bytes"
 ENCODER = "an encoder reads a text whole: it writes no tokens and keeps no cache"
 NO_PEAKS = "neither bandwidth nor memory of this CPU is known: give them as a device of your own"
 NO_ROOM = "{gb} GB of weights per device do not fit into {room} GB"
-ENDLESS = "any text fits already"
 HALF_BYTES = partial(cost.weight_bytes, format="bf16")
 
 
@@ -111,7 +110,7 @@ def compare(case: Case, before: Served | str, after: Served | str) -> dict[str, 
 def _room(before: Served, after: Served, memory: float) -> Gain | str:
     few, many = (served.longest(memory) for served in (before, after))
     if few == LONGEST:
-        return ENDLESS
+        return "any text fits already"
     if many == 0:
         gb = significant(after.weights(after.config) / after.n_devices / 1e9)
         return Words(NO_ROOM, gb=gb, room=significant(memory / 1e9))

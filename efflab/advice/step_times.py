@@ -27,8 +27,8 @@ TYPICAL_ERROR = 0.2
 """Of a time's natural logarithm; larger ones count linearly, not squared."""
 TERMS = ("layers", "bytes of weights", "FLOPs", "bytes of cache")
 PACKING = {"torch fp32": 1.5, "torch int8": 2}
-"""How often such products of several rows pass over the weights, which they first bring into their
-own order; chosen by the errors on `decoder-steps`, after the first freeze was measured."""
+"""How often torch's products of several rows read the weights, which they reorder first; chosen by
+the errors on `decoder-steps`, after the first freeze was measured."""
 
 
 class Constants(NamedTuple):
@@ -129,10 +129,5 @@ def rate(predictions: list[Estimate], times: list[float]) -> Score:
     missed = [max(log(p.low / t, 2), log(t / p.high, 2), 0) for p, t in both]
     scores = [log(w, 2) + 2 / (1 - CONFIDENCE) * m for w, m in zip(widths, missed, strict=True)]
     orders = [(s < t) for p, s in both for q, t in both if p.high < q.low]
-    return Score(
-        float(np.mean(inside)),
-        float(np.median(widths)),
-        float(np.mean(scores)),
-        orders.count(False),
-        len(orders),
-    )
+    figures = (np.mean(inside), np.median(widths), np.mean(scores))
+    return Score(*map(float, figures), orders.count(False), len(orders))

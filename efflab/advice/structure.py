@@ -23,8 +23,6 @@ FUSED = "a fused kernel keeps no scores that it could save"
 LOOKS_AHEAD = "its global blocks look ahead, which a causal model may not"
 MIXES = "a summary mixes in later tokens, which a causal model may not see"
 NO_DISTANCE = "scores here depend on distances between tokens, which a summary does not have"
-FEW_HEADS = "it has as few heads of keys and values already"
-LATENT = "latent attention caches one vector for all heads already"
 
 
 def techniques(case: Case) -> list[Technique]:
@@ -50,7 +48,6 @@ def albert(case: Case) -> Technique:
 
 def _sharing(case: Case, name: str, config: ModelConfig, loss: Loss | None) -> Technique:
     light = replace(config, share="all")
-    budgets: dict[str, Gain | str]
     if config.experts is not None:
         budgets = dict.fromkeys(("checkpoint", "memory", "latency", "training days"), EXPERTS)
         return Technique(name, "01", budgets | gains(case, EXPERTS), loss, structural=True)
@@ -118,11 +115,9 @@ def linformer(case: Case) -> Technique:
 
 
 def _summary(case: Case, name: str, notebook: str, flops: float, why: str | None) -> Technique:
-    """A technique that does not help a case with a `why`."""
+    """A technique with fewer scores; `why`: the reason that it does not help this model, if any."""
     technique = _lighter(case, name, notebook, flops, None, why or NO_WEIGHTS)
-    if why is None:
-        return technique
-    budgets = dict.fromkeys(("latency", "training days"), why)
+    budgets = dict.fromkeys(("latency", "training days"), why) if why else {}
     return replace(technique, budgets=technique.budgets | budgets)
 
 
@@ -165,8 +160,8 @@ def _fewer_heads(case: Case, name: str, most: int, published: str) -> Technique:
     n = max(n for n in range(1, most + 1) if config.n_head % n == 0)
     served: Served | str = Served(replace(config, attention=replace(attention, n_kv_head=n)))
     if config.n_kv_head <= n:
-        served = FEW_HEADS
+        served = "it has as few heads of keys and values already"
     if attention.latent is not None:
-        served = LATENT
+        served = "latent attention caches one vector for all heads already"
     budgets = ELSEWHERE | gains(case, served)
     return Technique(name, "00", budgets, gqa_loss(published), structural=True)

@@ -1,7 +1,7 @@
 """A technique's gains by budget in one case, its loss of quality, and the sources."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from efflab.advice.case import BUDGETS, SERVING
 from efflab.errors import require, require_one_of
@@ -66,12 +66,10 @@ class Technique:
 
     name: str
     notebook: str
-    budgets: Mapping[str, Gain | str] = field(default_factory=dict)
+    budgets: Mapping[str, Gain | str]
     loss: Loss | None = None
     structural: bool = False
 
     def __post_init__(self):
-        expected = {*BUDGETS, *SERVING} - {"quality"}
-        require(
-            set(self.budgets) == expected, "budgets", sorted(self.budgets), f"{sorted(expected)}"
-        )
+        own, expected = sorted(self.budgets), sorted({*BUDGETS, *SERVING} - {"quality"})
+        require(own == expected, "budgets", own, f"{expected}")

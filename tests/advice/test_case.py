@@ -72,5 +72,6 @@ def test_training_bytes_are_the_state_and_what_layers_keep():
         case.config, 128, 8, value_bytes=4, dropout=False, fused_attention=True
     )
     assert case.training_bytes() == 16 * case.n_params + kept
-    assert case.training_bytes(n_params=10) == 160 + kept
+    shared = replace(case.config, share="all")
+    assert case.training_bytes(shared) == 16 * cost.num_params(shared) + kept
     assert case.training_bytes(value_bytes=2) < case.training_bytes()
