@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efflab import data, points
 from efflab.compression import engines, int8
-from efflab.compression.engines import Batch, Engine
+from efflab.compression.engines import Batch
 from efflab.compression.openvino import smooth_model
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.errors import require_one_of
@@ -77,7 +77,7 @@ def held_out_functions() -> list:
 
 def vectors(model: nn.Module, functions: list | None = None) -> tuple[Tensor, Tensor]:
     """Embeddings of the functions' docstrings and of their code; by default of those held out."""
-    engine = Engine("", engines.torch_engine("", model).embed, 0)
+    engine = engines.torch_engine("", model)
     functions = functions or held_out_functions()
     texts = [f.query for f in functions], [f.code for f in functions]
     return tuple(int8_engines.embeddings(engine, points.encoder()[1], t) for t in texts)
