@@ -28,7 +28,6 @@ from efflab.experiments.record import read_record, round_floats, run_cases, with
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
-from efflab.structure.window import SlidingAttention
 from efflab.weights import narrow
 
 NAME = "budget-game"
@@ -107,9 +106,7 @@ def shape(moves: Moves) -> Transformer:
     if moves.neurons:
         neurons = pruning.least_important(_importance(pruning.neuron_importance), moves.neurons)
         model = pruning.prune_ffn(model, neurons)
-    for layer, window in zip(model.layers, each(moves.windows), strict=True):
-        if window is not None:
-            layer.attention.body = SlidingAttention(layer.attention.body, window)
+    lighten.set_windows(model, each(moves.windows))
     return model
 
 

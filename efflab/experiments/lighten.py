@@ -5,7 +5,7 @@ removes its projections. The added loss of each single change is measured on tra
 changes are made in order of loss per FLOP saved. L layers, H heads, T tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -125,10 +125,15 @@ def lighten(model: Transformer, recipe: Recipe) -> Transformer:
     is_plain = all(window is None for _, window in attentions(model))
     require(is_plain, "model", "already windowed", "a model whose attention is plain")
     light = prune_heads(model, dict(enumerate(recipe.removed)))
-    for layer, window in zip(light.layers, recipe.windows, strict=True):
+    set_windows(light, recipe.windows)
+    return light
+
+
+def set_windows(model: Transformer, windows: Iterable[int | None]) -> None:
+    """Give each layer of a plain model its window, in place; None leaves the layer as it is."""
+    for layer, window in zip(model.layers, windows, strict=True):
         if window is not None:
             layer.attention.body = SlidingAttention(layer.attention.body, window)
-    return light
 
 
 def identity_recipe(config: ModelConfig) -> Recipe:
