@@ -190,12 +190,11 @@ def rank(entry: dict) -> tuple:
 
 # --- Our own entries -------------------------------------------------------------------------
 
-NEAREST = Moves(attention=4, ffn=4, token=4, position=4, group_size=32)
 GPTQ = Moves(attention=4, ffn=4, token=8, position=8, method="gptq", half=True)
 UNEVEN = replace(GPTQ, attention=5, ffn=(4, 4, 4, 4, 5, 5), token=6, position=4, act_order=True)
 ENTRIES: dict[str, Moves] = {
     "8 bits everywhere": Moves(),
-    "4 bits in groups of 32": NEAREST,
+    "4 bits in groups of 32": Moves(attention=4, ffn=4, token=4, position=4, group_size=32),
     "GPTQ on 4 bits, tables on 8": GPTQ,
     "GPTQ, bits where they count": UNEVEN,
     "and four windows, 2 % of the neurons": replace(
