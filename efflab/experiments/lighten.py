@@ -86,9 +86,8 @@ def removed_share(
 ) -> float:
     """Share (0..1) of the plain model's FLOPs on `seq_len` tokens that the recipe removes."""
     whole = attention_flops(config, seq_len, config.n_head, None, count)
-    total = plain_flops(config, seq_len) - config.n_layer * (
-        attention_flops(config, seq_len, config.n_head, None) - whole
-    )
+    not_counted = attention_flops(config, seq_len, config.n_head, None) - whole
+    total = plain_flops(config, seq_len) - config.n_layer * not_counted
     left = zip(recipe.heads_left(config.n_head), recipe.windows, strict=True)
     saved = sum(whole - attention_flops(config, seq_len, n, window, count) for n, window in left)
     return saved / total
@@ -209,7 +208,7 @@ def evenly(
     most = attention_flops(config, seq_len, config.n_head, None) * config.n_layer
     most /= plain_flops(config, seq_len)
     require(0 <= share <= most, "share", share, f"0 to {most:.3f}, all of attention")
-    recipe = replace(identity_recipe(config), windows=(window,) * config.n_layer)
+    recipe = windows_alone((window,) * config.n_layer)
     for i, head in sorted(costs.heads, key=costs.heads.__getitem__):
         if removed_share(config, recipe, seq_len) >= share:
             break
