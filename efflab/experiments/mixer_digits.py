@@ -26,9 +26,7 @@ def make(kind: str, seed: int = 0) -> nn.Module:
     """The Mixer or the ViT of the comparison, of 22 thousand parameters, for the 8 x 8 digits."""
     require_one_of("kind", kind, KINDS)
     torch.manual_seed(seed)
-    if kind == "mixer":
-        return MLPMixer(**vars(MIXER))
-    return ViT(**vars(VIT))
+    return MLPMixer(**vars(MIXER)) if kind == "mixer" else ViT(**vars(VIT))
 
 
 def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
