@@ -63,17 +63,15 @@ def language_quality(quantized: Quantized) -> dict:
 
 def language_point(bits: int, group_size: int | None, method: str, seed: int = 0, **options):
     """One row of the comparison: a method at one grid, with the standard calibration."""
-    batches = calibration(seed=seed) if method == "gptq" else None
-    model = language_model()[0]
+    model, batches = language_model()[0], calibration(seed=seed)
     quantized = quantize_by(method, model, bits, group_size, batches, **options)
     return dict(bits=bits, group_size=group_size, method=method) | language_quality(quantized)
 
 
 def paired_point(bits: int, seed: int = 0) -> dict:
     """GPTQ less rounding to nearest in bits per byte, with a scale a row, paired by window."""
-    model, losses = language_model()[0], {}
+    model, batches, losses = language_model()[0], calibration(seed=seed), {}
     for method in METHODS:
-        batches = calibration(seed=seed) if method == "gptq" else None
         changed = with_weights(model, quantize_by(method, model, bits, None, batches))
         losses[method], n_bytes = evaluate.window_bits(changed, N_WINDOWS)
     less = bootstrap(losses["gptq"] - losses["rtn"], n_bytes)
