@@ -19,7 +19,7 @@ from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments import training
 from efflab.experiments.record import read_record, run_cases
-from efflab.model import Transformer
+from efflab.model import Transformer, n_parameters
 from efflab.structure import adaptive_span, dynamic_conv
 from efflab.structure.adaptive_span import learned_spans, span_layers
 
@@ -100,8 +100,8 @@ def train_variant(variant: str, seed: int, n_steps: int = N_STEPS) -> tuple[Tran
     loss = loss_with_penalty(VARIANTS[variant].get("penalty", 0.0))
     batch = training.training_windows(BATCH_SIZE, CONFIG.max_len, seed * 10**6)
     train.fit(model, batch, n_steps, optimizers=optimizers(model), loss_fn=loss)
-    result = dict(variant=variant, seed=seed, n_steps=n_steps, loss=held_out_loss(model))
-    result |= dict(n_params=sum(p.numel() for p in model.parameters()))
+    result = dict(variant=variant, seed=seed, n_steps=n_steps)
+    result |= dict(loss=held_out_loss(model), n_params=n_parameters(model))
     if span_layers(model):
         result["spans"] = learned_spans(model).tolist()
         result["reach"] = [layer.reach for layer in span_layers(model)]
