@@ -39,7 +39,7 @@ STEPS += [Step(DECODE, n, b) for n in (100, 400) for b in (1, 2, 6)]
 
 
 def draw_cases(number: int) -> list[dict]:
-    """40 of all new models, formats and steps; for another freeze `NEW` names other models."""
+    """40 of all steps in all formats of a freeze's new models, which `NEW` names."""
     require_one_of("number", number, NEW)
     every = timed.cases(NEW[number], FORMATS, STEPS)
     drawn = random.Random(number).sample(every, N_CASES)

@@ -30,7 +30,7 @@ PACKAGES = ("openvino", "nncf")
 
 
 class Step(NamedTuple):
-    """A prompt of `n_tokens` in each of `n_texts`, or a token each after so many in the cache."""
+    """A prompt of `n_tokens` in each text, or one more token after that many in the cache."""
 
     phase: str
     n_tokens: Count

@@ -24,7 +24,8 @@ from efflab.train import language_model_loss
 WIDTHS = (256, 128, 64, 32, 16)
 """Possible windows of a layer, in tokens before the query."""
 COUNTS = ("computed", "visible")
-"""Pairs that the products compute, dense ones all T x T as `cost.forward_flops`; or that count."""
+"""Which pairs cost FLOPs: all that are computed (without a window T x T, as `cost.forward_flops`
+has them), or only those that are visible."""
 
 
 @dataclass(frozen=True)
