@@ -5,7 +5,6 @@ is measured here. Models of random weights, of shapes that nothing was fitted to
 """
 
 import random
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -60,5 +59,5 @@ def run(*, fresh: bool = False) -> dict:
     cases = read_json(paths[-1])["cases"]
     # the freeze's number, so that no time measured before it counts
     each = [{key: case[key] for key in timed.CASE} | dict(seed=len(paths)) for case in cases]
-    options: Mapping = dict(settings=dict(repeats=timed.REPEATS), versions_of=timed.PACKAGES)
+    options = dict(settings=dict(repeats=timed.REPEATS), versions_of=timed.PACKAGES)
     return run_cases(NAME, each, partial(timed.run_one, shapes=SHAPES), fresh=fresh, **options)

@@ -113,5 +113,5 @@ def cases(shapes: Iterable[str], formats: Iterable[str], steps: Iterable[Step]) 
 def run(*, fresh: bool = False, folder: Path = EXPERIMENTS) -> dict:
     """Time every step; recorded as data/experiments/decoder-steps, or in another folder."""
     settings = dict(repeats=REPEATS, models=list(SHAPES))
-    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh, folder=folder)
+    options = dict(settings=settings, versions_of=PACKAGES, fresh=fresh, folder=folder)
     return run_cases(NAME, cases(SHAPES, FORMATS, STEPS), run_one, **options)

@@ -5,7 +5,6 @@ and number of steps; only what mixes the tokens differs. Three seeds each. What 
 loss, FLOPs of the mixing layers, parameters, and the learned spans.
 """
 
-from collections.abc import Callable
 from itertools import product
 from statistics import mean
 
@@ -49,7 +48,7 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
     model = Transformer(config)
     spec = VARIANTS[variant]
     shape = config.d_model, config.n_head
-    make: dict[str, Callable[[], nn.Module]] = {
+    make = {
         "lightweight": lambda: dynamic_conv.LightweightConv(*shape, spec["kernel_size"]),
         "dynamic": lambda: dynamic_conv.DynamicConv(*shape, spec["kernel_size"]),
         "span": lambda: adaptive_span.AdaptiveSpanAttention(

@@ -5,7 +5,6 @@ standard library except those used for calibration. Fewer would not be enough: o
 the MRR's paired difference is uncertain by 0.01, more than the 1 % in question.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from torch import Tensor, nn
@@ -53,7 +52,7 @@ def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module
         smooth = smooth_model(model, batches)
         return static(smooth, ranges(smooth))
 
-    makers: dict[str, Callable[[], nn.Module]] = {
+    makers = {
         CONTROL: lambda: static(model, dict.fromkeys(ranges(model), UNADJUSTED)),
         DYNAMIC: lambda: int8.dynamic_int8(model),
         ONE_SCALE: lambda: int8.dynamic_int8(model, per_channel=False),

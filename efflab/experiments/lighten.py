@@ -8,7 +8,6 @@ changes are made in order of loss per FLOP saved. L layers, H heads, T tokens.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +109,7 @@ def forward_flops(model: Transformer, seq_len: int, count: str = "computed") -> 
 def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
     """Each layer's attention and its window."""
     for layer in model.layers:
-        body: Any = layer.attention.body
+        body = layer.attention.body
         if isinstance(body, SlidingAttention):
             yield body.attention, body.window_size
         else:
