@@ -138,10 +138,8 @@ def int8(
     model: Transformer, folder: Path, seven_bits: bool | None = None
 ) -> language.LanguageEngine:
     """The model in OpenVINO's INT8, one window of 512 tokens at a time."""
-    path, shape = folder / "int8.xml", (1, SEQ_LEN)
-    return language.openvino_language_int8(
-        model, path, shape, calibration()[0], seven_bits=seven_bits
-    )
+    path, shape, ids = folder / "int8.xml", (1, SEQ_LEN), calibration()[0]
+    return language.openvino_language_int8(model, path, shape, ids, seven_bits=seven_bits)
 
 
 def engines(model: Transformer, folder: Path) -> list[language.LanguageEngine]:
