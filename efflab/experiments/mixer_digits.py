@@ -70,9 +70,8 @@ def run_one(n_images: int, seed: int) -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Both models, five seeds, three training sets; recorded as data/experiments/mixer-digits."""
-    settings = dict(
-        mixer=_sizes(MIXER), vit=_sizes(VIT), n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR
-    )
+    settings = dict(mixer=_sizes(MIXER), vit=_sizes(VIT))
+    settings |= dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR)
     cases = [dict(n_images=n, seed=seed) for n, seed in product((100, 400, N_IMAGES), SEEDS)]
     packages = ("scikit-learn",)  # whose digits these are
     return run_cases(NAME, cases, run_one, settings=settings, versions_of=packages, fresh=fresh)
