@@ -28,7 +28,6 @@ from efflab.experiments.record import read_record, round_floats, run_cases, with
 from efflab.model import Transformer
 from efflab.pretrained import read_card
 from efflab.structure.sharing import share_qkv
-from efflab.structure.window import SlidingAttention
 from efflab.weights import narrow
 
 NAME = "budget-game"
@@ -107,9 +106,7 @@ def shape(moves: Moves) -> Transformer:
     if moves.neurons:
         neurons = pruning.least_important(_importance(pruning.neuron_importance), moves.neurons)
         model = pruning.prune_ffn(model, neurons)
-    for layer, window in zip(model.layers, each(moves.windows), strict=True):
-        if window is not None:
-            layer.attention.body = SlidingAttention(layer.attention.body, window)
+    lighten.set_windows(model, each(moves.windows))
     return model
 
 
@@ -193,12 +190,11 @@ def rank(entry: dict) -> tuple:
 
 # --- Our own entries -------------------------------------------------------------------------
 
-NEAREST = Moves(attention=4, ffn=4, token=4, position=4, group_size=32)
 GPTQ = Moves(attention=4, ffn=4, token=8, position=8, method="gptq", half=True)
 UNEVEN = replace(GPTQ, attention=5, ffn=(4, 4, 4, 4, 5, 5), token=6, position=4, act_order=True)
 ENTRIES: dict[str, Moves] = {
     "8 bits everywhere": Moves(),
-    "4 bits in groups of 32": NEAREST,
+    "4 bits in groups of 32": Moves(attention=4, ffn=4, token=4, position=4, group_size=32),
     "GPTQ on 4 bits, tables on 8": GPTQ,
     "GPTQ, bits where they count": UNEVEN,
     "and four windows, 2 % of the neurons": replace(

@@ -76,7 +76,7 @@ def recipe_for(model: Transformer, step: str) -> Recipe:
 
 def prune_neurons(model: Transformer, ratio: float = PRUNED) -> Transformer:
     """A copy without the least important neurons over all layers."""
-    batches = [tuple(part) for part in zip(*(x.split(4) for x in calibration()), strict=True)]
+    batches = list(zip(*(x.split(4) for x in calibration()), strict=True))
     importance = pruning.neuron_importance(model, batches)
     return pruning.prune_ffn(model, pruning.least_important(importance, ratio))
 
@@ -124,10 +124,9 @@ def walk(path: str, precision: str, seed: int) -> tuple[Transformer, list[dict]]
 
 def judge(model: Transformer) -> dict:
     """Bits per byte as on the board, FLOPs of 512 tokens by both counts, parameters."""
-    flops = {c: lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS}
-    return interval(points.language_quality(model)) | dict(
-        flops=flops["computed"], visible_flops=flops["visible"], n_params=n_parameters(model)
-    )
+    computed, visible = (lighten.forward_flops(model, SEQ_LEN, c) for c in lighten.COUNTS)
+    counts = dict(flops=computed, visible_flops=visible, n_params=n_parameters(model))
+    return interval(points.language_quality(model)) | counts
 
 
 def interval(quality: Estimate) -> dict[str, float]:
@@ -139,10 +138,8 @@ def int8(
     model: Transformer, folder: Path, seven_bits: bool | None = None
 ) -> language.LanguageEngine:
     """The model in OpenVINO's INT8, one window of 512 tokens at a time."""
-    path, shape = folder / "int8.xml", (1, SEQ_LEN)
-    return language.openvino_language_int8(
-        model, path, shape, calibration()[0], seven_bits=seven_bits
-    )
+    path, shape, ids = folder / "int8.xml", (1, SEQ_LEN), calibration()[0]
+    return language.openvino_language_int8(model, path, shape, ids, seven_bits=seven_bits)
 
 
 def engines(model: Transformer, folder: Path) -> list[language.LanguageEngine]:
@@ -193,13 +190,12 @@ def run_widths() -> dict:
     rows = []
     for width in (None, *lighten.WIDTHS):
         recipe = lighten.evenly(config, costs, width, SHARE, SEQ_LEN)
-        alone = lighten.evenly(config, costs, width, 0.0, SEQ_LEN)
-        shares = {c: lighten.removed_share(config, recipe, SEQ_LEN, c) for c in lighten.COUNTS}
+        alone = lighten.windows_alone((width,) * config.n_layer)
         row = dict(width=width, windows_alone=lighten.removed_share(config, alone, SEQ_LEN))
-        row |= dict(removed=shares["computed"], removed_visible=shares["visible"])
-        row |= dict(n_heads=sum(map(len, recipe.removed)))
+        gone, visible = (lighten.removed_share(config, recipe, SEQ_LEN, c) for c in lighten.COUNTS)
+        row |= dict(removed=gone, removed_visible=visible)
         added = lighten.loss(lighten.lighten(shipped, recipe), calibration()) - base
-        rows.append(row | dict(added=added))
+        rows.append(row | dict(n_heads=sum(map(len, recipe.removed)), added=added))
     layers = range(config.n_layer)
     windows = [[costs.windows[i, w] for w in lighten.WIDTHS] for i in layers]
     heads = [[costs.heads[i, h] for h in range(config.n_head)] for i in layers]

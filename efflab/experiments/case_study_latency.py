@@ -189,9 +189,8 @@ def memory(recipe: Recipe, n: int, processes: int = MEMORY_PROCESSES) -> dict:
 
 def alone(function: str, task: dict, environment: dict[str, str] | None = None) -> dict:
     """`run_isolated` on one thread."""
-    return run_isolated(
-        function, task, dict(OMP_NUM_THREADS="1") | (environment or {}), timeout=1800
-    )
+    environment = dict(OMP_NUM_THREADS="1") | (environment or {})
+    return run_isolated(function, task, environment, timeout=1800)
 
 
 # --- The experiment --------------------------------------------------------------------------

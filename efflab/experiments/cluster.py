@@ -18,18 +18,18 @@ ALLOWED = "the same code, data and libraries as here, and where times are kept t
 
 
 def _call_alike(identity: Callable[[], str], own: str, function: Callable, *task):
-    """`function(*task)` on a worker: also one that joined late has to be alike."""
+    """`function(*task)` on a worker, which is checked here too: it may have joined late."""
     require(identity() == own, "worker", machine_name(machine()), ALLOWED)
     return function(*task)
 
 
 @contextmanager
 def connect(address: str, identity: Callable[[], str]) -> Iterator[tuple[int, Callable]]:
-    """The cluster of the scheduler at `address`: how many calls run at once, and what makes them.
+    """The cluster of the scheduler at `address`: how many calls run at once, and a function.
 
-    That is a function of another one and {key: its arguments}, which gives each key with its ended
-    future in the order of their ends. A call whose worker dies is given to another one. Workers
-    whose `identity()` is not that of here are refused by their addresses.
+    That function takes another one and {key: its arguments}, and yields each key with its future
+    as the calls end. If a worker dies, another one takes over its call. A worker whose `identity()`
+    differs from the one here is refused by its address.
     """
     from distributed import Client
 

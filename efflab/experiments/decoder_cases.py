@@ -5,7 +5,6 @@ is measured here. Models of random weights, of shapes that nothing was fitted to
 """
 
 import random
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +14,8 @@ from efflab.bench import one_thread
 from efflab.compression.decoders import FORMATS
 from efflab.config import PRESETS, ModelConfig
 from efflab.errors import require, require_one_of
-from efflab.experiments.decoder_steps import (
-    CASE,
-    DECODE,
-    PACKAGES,
-    PREFILL,
-    REPEATS,
-    Step,
-    llama,
-    run_one,
-)
-from efflab.experiments.decoder_steps import cases as every_case
+from efflab.experiments import decoder_steps as timed
+from efflab.experiments.decoder_steps import DECODE, PREFILL, Step, llama
 from efflab.experiments.record import run_cases
 
 NAME, N_CASES = "decoder-cases", 40
@@ -48,9 +38,9 @@ STEPS += [Step(DECODE, n, b) for n in (100, 400) for b in (1, 2, 6)]
 
 
 def draw_cases(number: int) -> list[dict]:
-    """40 of all new models, formats and steps; for another freeze `NEW` names other models."""
+    """40 of all steps in all formats of a freeze's new models, which `NEW` names."""
     require_one_of("number", number, NEW)
-    every = every_case(NEW[number], FORMATS, STEPS)
+    every = timed.cases(NEW[number], FORMATS, STEPS)
     drawn = random.Random(number).sample(every, N_CASES)
     # by model and format, so that each is made once
     return sorted(drawn, key=lambda case: (case["model"], case["format"]))
@@ -68,6 +58,6 @@ def run(*, fresh: bool = False) -> dict:
     require(bool(paths), "predictions", None, "frozen before: `efflab predict`")
     cases = read_json(paths[-1])["cases"]
     # the freeze's number, so that no time measured before it counts
-    each = [{key: case[key] for key in CASE} | dict(seed=len(paths)) for case in cases]
-    options: Mapping = dict(settings=dict(repeats=REPEATS), versions_of=PACKAGES, fresh=fresh)
-    return run_cases(NAME, each, partial(run_one, shapes=SHAPES), **options)
+    each = [{key: case[key] for key in timed.CASE} | dict(seed=len(paths)) for case in cases]
+    options = dict(settings=dict(repeats=timed.REPEATS), versions_of=timed.PACKAGES)
+    return run_cases(NAME, each, partial(timed.run_one, shapes=SHAPES), fresh=fresh, **options)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ PACKAGES = ("openvino", "nncf")
 
 
 class Step(NamedTuple):
-    """A prompt of `n_tokens` in each of `n_texts`, or a token each after so many in the cache."""
+    """A prompt of `n_tokens` in each text, or one more token after that many in the cache."""
 
     phase: str
     n_tokens: Count
@@ -73,17 +72,13 @@ STEPS += [Step(DECODE, 32, 4), Step(DECODE, 256, 8), Step(DECODE, 960, 4)]
 def time_step(decoder: Decoder, step: Step) -> float:
     """Seconds of a step, the median of `REPEATS` after two untimed ones."""
     require_one_of("phase", step.phase, REPEATS)
-    vocabulary = decoder.config.vocab_size
-    ids = torch.randint(vocabulary, (step.n_texts, step.n_tokens), generator=_generator())
+    shape, rng = (step.n_texts, step.n_tokens), torch.Generator().manual_seed(0)
+    ids = torch.randint(decoder.config.vocab_size, shape, generator=rng)
     if step.phase == PREFILL:
-        return median(time_calls(lambda: decoder.start(ids), 2, REPEATS[PREFILL]).seconds)
-    decoder.reset(step.n_texts, step.n_tokens)
+        return time_calls(lambda: decoder.start(ids), 2, REPEATS[PREFILL]).median
+    decoder.reset(*shape)
     token = torch.zeros(step.n_texts, 1, dtype=torch.int64)
-    return median(time_calls(lambda: decoder.step(token), 2, REPEATS[DECODE]).seconds)
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    return time_calls(lambda: decoder.step(token), 2, REPEATS[DECODE]).median
 
 
 @lru_cache(maxsize=1)
@@ -118,5 +113,5 @@ def cases(shapes: Iterable[str], formats: Iterable[str], steps: Iterable[Step]) 
 def run(*, fresh: bool = False, folder: Path = EXPERIMENTS) -> dict:
     """Time every step; recorded as data/experiments/decoder-steps, or in another folder."""
     settings = dict(repeats=REPEATS, models=list(SHAPES))
-    options: Mapping = dict(settings=settings, versions_of=PACKAGES, fresh=fresh, folder=folder)
+    options = dict(settings=settings, versions_of=PACKAGES, fresh=fresh, folder=folder)
     return run_cases(NAME, cases(SHAPES, FORMATS, STEPS), run_one, **options)

@@ -5,7 +5,6 @@ and number of steps; only what mixes the tokens differs. Three seeds each. What 
 loss, FLOPs of the mixing layers, parameters, and the learned spans.
 """
 
-from collections.abc import Callable
 from itertools import product
 from statistics import mean
 
@@ -19,7 +18,7 @@ from efflab.errors import require, require_int, require_one_of
 from efflab.estimate import one_more
 from efflab.experiments import training
 from efflab.experiments.record import read_record, run_cases
-from efflab.model import Transformer
+from efflab.model import Transformer, n_parameters
 from efflab.structure import adaptive_span, dynamic_conv
 from efflab.structure.adaptive_span import learned_spans, span_layers
 
@@ -34,7 +33,7 @@ N_EVAL = 64  # held-out windows, the same for all models
 
 VARIANTS: dict[str, dict] = {
     "attention": dict(technique="attention"),
-    **{f"lightweight-{k}": dict(technique="lightweight", kernel_size=k) for k in (15,)},
+    "lightweight-15": dict(technique="lightweight", kernel_size=15),
     **{f"dynamic-{k}": dict(technique="dynamic", kernel_size=k) for k in (3, 7, 15, 31)},
     **{f"span-{w:g}": dict(technique="span", penalty=w) for w in (0.0, 1e-5, 1e-4)},
 }
@@ -49,7 +48,7 @@ def make_model(variant: str, seed: int, config: ModelConfig = CONFIG) -> Transfo
     model = Transformer(config)
     spec = VARIANTS[variant]
     shape = config.d_model, config.n_head
-    make: dict[str, Callable[[], nn.Module]] = {
+    make = {
         "lightweight": lambda: dynamic_conv.LightweightConv(*shape, spec["kernel_size"]),
         "dynamic": lambda: dynamic_conv.DynamicConv(*shape, spec["kernel_size"]),
         "span": lambda: adaptive_span.AdaptiveSpanAttention(
@@ -100,8 +99,8 @@ def train_variant(variant: str, seed: int, n_steps: int = N_STEPS) -> tuple[Tran
     loss = loss_with_penalty(VARIANTS[variant].get("penalty", 0.0))
     batch = training.training_windows(BATCH_SIZE, CONFIG.max_len, seed * 10**6)
     train.fit(model, batch, n_steps, optimizers=optimizers(model), loss_fn=loss)
-    result = dict(variant=variant, seed=seed, n_steps=n_steps, loss=held_out_loss(model))
-    result |= dict(n_params=sum(p.numel() for p in model.parameters()))
+    result = dict(variant=variant, seed=seed, n_steps=n_steps)
+    result |= dict(loss=held_out_loss(model), n_params=n_parameters(model))
     if span_layers(model):
         result["spans"] = learned_spans(model).tolist()
         result["reach"] = [layer.reach for layer in span_layers(model)]

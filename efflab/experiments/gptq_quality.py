@@ -63,17 +63,15 @@ def language_quality(quantized: Quantized) -> dict:
 
 def language_point(bits: int, group_size: int | None, method: str, seed: int = 0, **options):
     """One row of the comparison: a method at one grid, with the standard calibration."""
-    batches = calibration(seed=seed) if method == "gptq" else None
-    model = language_model()[0]
+    model, batches = language_model()[0], calibration(seed=seed)
     quantized = quantize_by(method, model, bits, group_size, batches, **options)
     return dict(bits=bits, group_size=group_size, method=method) | language_quality(quantized)
 
 
 def paired_point(bits: int, seed: int = 0) -> dict:
     """GPTQ less rounding to nearest in bits per byte, with a scale a row, paired by window."""
-    model, losses = language_model()[0], {}
+    model, batches, losses = language_model()[0], calibration(seed=seed), {}
     for method in METHODS:
-        batches = calibration(seed=seed) if method == "gptq" else None
         changed = with_weights(model, quantize_by(method, model, bits, None, batches))
         losses[method], n_bytes = evaluate.window_bits(changed, N_WINDOWS)
     less = bootstrap(losses["gptq"] - losses["rtn"], n_bytes)
@@ -138,11 +136,12 @@ def full_point() -> dict:
 def cases() -> list[dict]:
     """Every point by the part of the experiment that it belongs to."""
     first, *others = SEEDS
-    plain = dict(part="language", seed=first)
-    cases = [dict(part="full", seed=first)]
-    cases += [
-        plain | dict(bits=b, group_size=g, method=m) for b, g, m in product(BITS, GROUPS, METHODS)
-    ]
+
+    def grid(part: str, groups: tuple) -> list[dict]:
+        each = product(BITS, groups, METHODS)
+        return [dict(part=part, seed=first, bits=b, group_size=g, method=m) for b, g, m in each]
+
+    cases = [dict(part="full", seed=first), *grid("language", GROUPS)]
     cases += [
         dict(part="repeats", seed=seed, bits=b, group_size=None, method="gptq")
         for b, seed in product(BITS, others)
@@ -151,9 +150,7 @@ def cases() -> list[dict]:
     cases += [dict(part="variants", seed=first, variant=name) for name in VARIANTS]
     cases += [dict(part="sizes", seed=first, n_tokens=n, source=SOURCES[0]) for n in SIZES]
     cases += [dict(part="sources", seed=first, n_tokens=N_TOKENS, source=s) for s in SOURCES[1:]]
-    grids = product(BITS, MINILM_GROUPS, METHODS)
-    cases += [dict(part="encoder", seed=first, bits=b, group_size=g, method=m) for b, g, m in grids]
-    return cases
+    return cases + grid("encoder", MINILM_GROUPS)
 
 
 def run_one(part: str, seed: int, **where) -> dict:

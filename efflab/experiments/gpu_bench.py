@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import matmul
 
 import torch
 import torch.nn.functional as F
@@ -49,11 +50,10 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
     rows = []
     for n in sizes.products:
         calls = {
-            name: partial(_product, *_matrices(n, dtype, device)) for name, dtype in DTYPES.items()
+            name: partial(matmul, *_matrices(n, dtype, device)) for name, dtype in DTYPES.items()
         }
         if device == "cuda":
-            a, b = _matrices(n, torch.float32, device)
-            calls["tf32"] = partial(in_tf32, partial(_product, a, b))
+            calls["tf32"] = partial(in_tf32, partial(matmul, *_matrices(n, torch.float32, device)))
         times = bench.time_interleaved(calls, warmup=3, repeats=sizes.repeats)
         for name, timing in times.items():
             row = dict(n=n, dtype=name, tflops=2 * n**3 / timing.median / 1e12)
@@ -64,10 +64,6 @@ def precision_by_shape(device: str, sizes: Sizes) -> dict:
 def _matrices(n: int, dtype: torch.dtype, device: str) -> list[torch.Tensor]:
     rng = torch.Generator(device).manual_seed(0)
     return [torch.randn(n, n, generator=rng, device=device).to(dtype) for _ in range(2)]
-
-
-def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return a @ b
 
 
 def in_tf32(call: Callable) -> object:
@@ -103,9 +99,8 @@ def make_model(sizes: Sizes) -> Transformer:
     """An untrained decoder of the step's size, 8,192 tokens in its vocabulary."""
     n_layer, d_model, seq_len = sizes.model
     n_head = d_model // HEAD_DIM or 1
-    return Transformer(
-        ModelConfig(n_layer, n_head, d_model, 4 * d_model, 8192, seq_len, causal=True)
-    )
+    config = ModelConfig(n_layer, n_head, d_model, 4 * d_model, 8192, seq_len, causal=True)
+    return Transformer(config)
 
 
 def random_ids(model: Transformer, batch_size: int) -> torch.Tensor:

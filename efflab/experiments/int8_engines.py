@@ -5,7 +5,7 @@ Calibration and evaluation use different docstrings of the standard library's fu
 
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,9 @@ def functions() -> tuple[list, list]:
 def batches(tokenizer, texts: list[str], batch_size: int) -> list[Batch]:
     """ids and mask of the texts in order, padded within each batch."""
     options = dict(padding=True, truncation=True, max_length=MAX_LEN, return_tensors="pt")
-    chunks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
-    return [
-        (e["input_ids"], e["attention_mask"]) for e in (tokenizer(c, **options) for c in chunks)
-    ]
+    starts = range(0, len(texts), batch_size)
+    encoded = (tokenizer(texts[i : i + batch_size], **options) for i in starts)
+    return [(batch["input_ids"], batch["attention_mask"]) for batch in encoded]
 
 
 def calibration(tokenizer, n: int = N_CALIBRATION) -> list[Batch]:
@@ -105,9 +104,7 @@ def percentile(values: np.ndarray, share: float = 0.05) -> Estimate:
     """A percentile with its 95 % interval, by the percentile bootstrap."""
     from scipy import stats
 
-    def statistic(x, axis=-1):
-        return np.quantile(x, share, axis=axis)
-
+    statistic = partial(np.quantile, q=share, axis=-1)
     options = dict(vectorized=True, method="percentile", n_resamples=1000, rng=0)
     interval = stats.bootstrap((values,), statistic, **options).confidence_interval
     return Estimate.widened(statistic(values), interval.low, interval.high)

@@ -21,16 +21,9 @@ import torch
 from efflab import bench
 from efflab.base.busy import BUSY_CORES, busy_cores, others
 from efflab.bench import one_thread
-from efflab.compression import engines
+from efflab.compression import engines, openvino
 from efflab.compression.engines import Batch, Engine
 from efflab.compression.int8 import relative_error
-from efflab.compression.openvino import (
-    compile_openvino,
-    nncf_int8,
-    openvino_model,
-    seven_bits_needed,
-    smooth_for_nncf,
-)
 from efflab.config import PRESETS
 from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate, of_mean
@@ -68,8 +61,8 @@ def make_engines(
     require_one_of("shape", shape, SHAPES)
     torch.manual_seed(seed)
     model, inputs = Transformer(PRESETS[shape]).eval(), calibration(seed)
-    smooth = openvino_model(smooth_for_nncf(model, inputs))
-    quantized = nncf_int8(smooth, inputs, seven_bits=seven_bits)
+    smooth = openvino.openvino_model(openvino.smooth_for_nncf(model, inputs))
+    quantized = openvino.nncf_int8(smooth, inputs, seven_bits=seven_bits)
     return {
         FP32: engines.fp32(model),
         OPENVINO_FP32: engines.openvino_fp32(model, folder),
@@ -88,7 +81,7 @@ def measure(
     INT8's vectors from fp32's, which reveals an engine that lacks an instruction. `busy_cores`:
     what others used meanwhile.
     """
-    seven_bits = seven_bits_needed() if seven_bits is None else seven_bits
+    seven_bits = openvino.seven_bits_needed() if seven_bits is None else seven_bits
     batch = full_batch(n, length)
     with TemporaryDirectory() as folder:
         made = make_engines(shape, seed, Path(folder), seven_bits)
@@ -106,7 +99,7 @@ def measure(
 
 def linear_precisions(path: Path, batch: Batch) -> list[str]:
     """The format in which OpenVINO computed each linear layer of the model written to `path`."""
-    compiled = compile_openvino(path)
+    compiled = openvino.compile_openvino(path)
     compiled(tuple(part.numpy() for part in batch))
     operations = compiled.get_runtime_model().get_ops()
     infos = [{k: v.astype(str) for k, v in op.get_rt_info().items()} for op in operations]

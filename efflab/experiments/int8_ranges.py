@@ -5,14 +5,13 @@ standard library except those used for calibration. Fewer would not be enough: o
 the MRR's paired difference is uncertain by 0.01, more than the 1 % in question.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from torch import Tensor, nn
 
 from efflab import data, points
 from efflab.compression import engines, int8
-from efflab.compression.engines import Batch, Engine
+from efflab.compression.engines import Batch
 from efflab.compression.openvino import smooth_model
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.errors import require_one_of
@@ -53,7 +52,7 @@ def make_encoder(form: str, model: nn.Module, batches: list[Batch]) -> nn.Module
         smooth = smooth_model(model, batches)
         return static(smooth, ranges(smooth))
 
-    makers: dict[str, Callable[[], nn.Module]] = {
+    makers = {
         CONTROL: lambda: static(model, dict.fromkeys(ranges(model), UNADJUSTED)),
         DYNAMIC: lambda: int8.dynamic_int8(model),
         ONE_SCALE: lambda: int8.dynamic_int8(model, per_channel=False),
@@ -77,7 +76,7 @@ def held_out_functions() -> list:
 
 def vectors(model: nn.Module, functions: list | None = None) -> tuple[Tensor, Tensor]:
     """Embeddings of the functions' docstrings and of their code; by default of those held out."""
-    engine = Engine("", engines.torch_engine("", model).embed, 0)
+    engine = engines.torch_engine("", model)
     functions = functions or held_out_functions()
     texts = [f.query for f in functions], [f.code for f in functions]
     return tuple(int8_engines.embeddings(engine, points.encoder()[1], t) for t in texts)

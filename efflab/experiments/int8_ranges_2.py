@@ -1,6 +1,6 @@
 """Smoothed static INT8 over 3,000 functions, calibrated on five draws of text.
 
-The design to come of `int8-accuracy`. Methods count as functions here, since the library's
+What `int8-accuracy.calibrated` rests on. Methods count as functions here, since the library's
 module-level ones are a third as many. The rank of each function is kept, so that forms pair by it.
 """
 

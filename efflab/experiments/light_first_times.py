@@ -46,9 +46,8 @@ def text_calls(made: dict[str, Transformer], folder: Path) -> dict[Hashable, Cal
     """A function for every model that gives the logits of one text."""
     ids = data.random_windows(data.stdlib_tokens("held-out"), 1, SEQ_LEN, 0)[0]
     engines = {name: torch_language(name, model) for name, model in made.items()}
-    plain = made[LARGEST]
-    engines |= {COMPILED: models.make_compiled(plain, folder)}
-    engines |= {INT8: models.make_int8(plain, folder)}
+    engines[COMPILED] = models.make_compiled(made[LARGEST], folder)
+    engines[INT8] = models.make_int8(made[LARGEST], folder)
     return {name: lambda engine=engine: engine(ids) for name, engine in engines.items()}
 
 

@@ -5,10 +5,9 @@ removes its projections. The added loss of each single change is measured on tra
 changes are made in order of loss per FLOP saved. L layers, H heads, T tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,8 @@ from efflab.train import language_model_loss
 WIDTHS = (256, 128, 64, 32, 16)
 """Possible windows of a layer, in tokens before the query."""
 COUNTS = ("computed", "visible")
-"""Pairs that the products compute, dense ones all T x T as `cost.forward_flops`; or that count."""
+"""Which pairs cost FLOPs: all that are computed (without a window T x T, as `cost.forward_flops`
+has them), or only those that are visible."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def removed_share(
 ) -> float:
     """Share (0..1) of the plain model's FLOPs on `seq_len` tokens that the recipe removes."""
     whole = attention_flops(config, seq_len, config.n_head, None, count)
-    total = plain_flops(config, seq_len) - config.n_layer * (
-        attention_flops(config, seq_len, config.n_head, None) - whole
-    )
+    not_counted = attention_flops(config, seq_len, config.n_head, None) - whole
+    total = plain_flops(config, seq_len) - config.n_layer * not_counted
     left = zip(recipe.heads_left(config.n_head), recipe.windows, strict=True)
     saved = sum(whole - attention_flops(config, seq_len, n, window, count) for n, window in left)
     return saved / total
@@ -110,7 +109,7 @@ def forward_flops(model: Transformer, seq_len: int, count: str = "computed") -> 
 def attentions(model: Transformer) -> Iterator[tuple[Attention, int | None]]:
     """Each layer's attention and its window."""
     for layer in model.layers:
-        body: Any = layer.attention.body
+        body = layer.attention.body
         if isinstance(body, SlidingAttention):
             yield body.attention, body.window_size
         else:
@@ -125,10 +124,15 @@ def lighten(model: Transformer, recipe: Recipe) -> Transformer:
     is_plain = all(window is None for _, window in attentions(model))
     require(is_plain, "model", "already windowed", "a model whose attention is plain")
     light = prune_heads(model, dict(enumerate(recipe.removed)))
-    for layer, window in zip(light.layers, recipe.windows, strict=True):
+    set_windows(light, recipe.windows)
+    return light
+
+
+def set_windows(model: Transformer, windows: Iterable[int | None]) -> None:
+    """Give each layer of a plain model its window, in place; None leaves the layer as it is."""
+    for layer, window in zip(model.layers, windows, strict=True):
         if window is not None:
             layer.attention.body = SlidingAttention(layer.attention.body, window)
-    return light
 
 
 def identity_recipe(config: ModelConfig) -> Recipe:
@@ -204,7 +208,7 @@ def evenly(
     most = attention_flops(config, seq_len, config.n_head, None) * config.n_layer
     most /= plain_flops(config, seq_len)
     require(0 <= share <= most, "share", share, f"0 to {most:.3f}, all of attention")
-    recipe = replace(identity_recipe(config), windows=(window,) * config.n_layer)
+    recipe = windows_alone((window,) * config.n_layer)
     for i, head in sorted(costs.heads, key=costs.heads.__getitem__):
         if removed_share(config, recipe, seq_len) >= share:
             break

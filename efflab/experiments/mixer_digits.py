@@ -26,9 +26,7 @@ def make(kind: str, seed: int = 0) -> nn.Module:
     """The Mixer or the ViT of the comparison, of 22 thousand parameters, for the 8 x 8 digits."""
     require_one_of("kind", kind, KINDS)
     torch.manual_seed(seed)
-    if kind == "mixer":
-        return MLPMixer(**vars(MIXER))
-    return ViT(**vars(VIT))
+    return MLPMixer(**vars(MIXER)) if kind == "mixer" else ViT(**vars(VIT))
 
 
 def train_model(kind: str, seed: int = 0, n_images: int = N_IMAGES, n_steps: int = N_STEPS):
@@ -72,9 +70,8 @@ def run_one(n_images: int, seed: int) -> dict:
 @one_thread()
 def run(*, fresh: bool = False) -> dict:
     """Both models, five seeds, three training sets; recorded as data/experiments/mixer-digits."""
-    settings = dict(
-        mixer=_sizes(MIXER), vit=_sizes(VIT), n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR
-    )
+    settings = dict(mixer=_sizes(MIXER), vit=_sizes(VIT))
+    settings |= dict(n_steps=N_STEPS, batch_size=BATCH_SIZE, lr=LR)
     cases = [dict(n_images=n, seed=seed) for n, seed in product((100, 400, N_IMAGES), SEEDS)]
     packages = ("scikit-learn",)  # whose digits these are
     return run_cases(NAME, cases, run_one, settings=settings, versions_of=packages, fresh=fresh)

@@ -13,7 +13,7 @@ from efflab import train
 from efflab.bench import one_thread
 from efflab.config import ModelConfig
 from efflab.errors import require, require_int
-from efflab.experiments.record import round_floats, run_cases
+from efflab.experiments.record import by_seed, round_floats, run_cases
 from efflab.experiments.training import held_out_loss, training_windows
 from efflab.model import Transformer
 from efflab.structure.sharing import share_qkv
@@ -71,12 +71,9 @@ def by_count(runs: list[dict], what: str = "loss") -> dict[int, dict[str, float]
     `what`: "loss" at the end, or "early". `cost` is the mean of the differences within a seed and
     `cost_sd` their standard deviation.
     """
-    base = {r["seed"]: r[what] for r in runs if r["n_shared"] == 1}
-    summary = {}
-    for n in sorted({r["n_shared"] for r in runs}):
-        losses = {r["seed"]: r[what] for r in runs if r["n_shared"] == n}
-        costs = [loss - base[seed] for seed, loss in losses.items()]
-        values = list(losses.values())
+    losses, summary = by_seed(runs, "n_shared", what), {}
+    for n, values in sorted(losses.items()):
+        costs = [loss - base for loss, base in zip(values, losses[1], strict=True)]
         summary[n] = dict(mean=mean(values), low=min(values), high=max(values), cost=mean(costs))
         spread = stdev if len(values) > 1 else lambda _: 0.0
         summary[n] |= dict(sd=spread(values), cost_sd=spread(costs))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 from efflab.base.files import require_writable, update
 from efflab.base.json_files import parse_file, parse_json
@@ -133,7 +134,7 @@ def run_cases(
         run = (case, _plain(result), provenance)
         is_kept = case.items() <= (case | run[1]).items()  # else it would not be found again
         require(is_kept, "result", result, "no key of its case with another value")
-        _change(name, path, lambda record, run=run: _add(record, key, run, cases))
+        _change(name, path, lambda record, run=run: _add(record, key, cases, *run))
         place = f"{cases.index(case) + 1}/{len(cases)}"
         say(f"{place}  {_brief(case)}:  {_brief(result)}  ({seconds:.0f} s)")
     return _view(name, _change(name, path, lambda record: _finish(record, key, cases, others)))
@@ -141,18 +142,17 @@ def run_cases(
 
 def _open_record(name: str, path: Path, say: Callable[[str], None]) -> dict:
     """The record so far; a damaged one is renamed."""
-    if not path.exists():
-        return dict(name=name, machines=[])
-    try:
-        return _parse(name, path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        aside = path.with_suffix(".damaged")
-        path.replace(aside)
-        say(f"{error}: put aside as {aside.name}")
-        return dict(name=name, machines=[])
+    if path.exists():
+        try:
+            return _parse(name, path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            say(f"{error}: put aside as {aside.name}")
+    return dict(name=name, machines=[])
 
 
-def _change(name: str, path: Path, change: Callable[[dict], dict]) -> dict:
+def _change(name: str, path: Path, change: Callable[[dict], Any]) -> Any:
     """Apply `change` to the current record on disk and write it; returns the result of `change`.
 
     Under a lock, so that runs added by another process at the same time are not lost.
@@ -184,12 +184,22 @@ def _block(record: dict, key: dict) -> dict:
     return block
 
 
-def _add(record: dict, key: dict, run: tuple[dict, dict, dict], cases: list) -> dict:
-    """Store a finished run (case, result, provenance) in its block; returns the block."""
+def _add(record: dict, key: dict, cases: list, case: dict, result: dict, entry: dict) -> None:
+    """Add or replace the case's run, and remove provenance entries that no run refers to."""
     block = _block(record, key)
-    block["complete"] &= all(_find(block, case) is not None for case in cases)
-    _store_run(block, *run)
-    return block
+    block["complete"] &= all(_find(block, other) is not None for other in cases)
+    entries, place = block["provenance"], _find(block, case)
+    if entry not in entries:
+        entries.append(entry)
+    run = case | result | dict(made=entries.index(entry))
+    if place is None:
+        block["runs"].append(run)
+    else:
+        block["runs"][place] = run
+    used = sorted({r["made"] for r in block["runs"]})
+    for r in block["runs"]:
+        r["made"] = used.index(r["made"])
+    block["provenance"] = [entries[i] for i in used]
 
 
 def _finish(record: dict, key: dict, cases: list, others: list) -> dict:
@@ -208,23 +218,6 @@ def _place(block: dict) -> tuple:
 def _find(block: dict, case: dict) -> int | None:
     """Index of a case's finished run, or None."""
     return next((i for i, r in enumerate(block["runs"]) if case.items() <= r.items()), None)
-
-
-def _store_run(block: dict, case: dict, result: dict, entry: dict) -> None:
-    """Add or replace the case's run, and remove provenance entries that no run refers to."""
-    entries = block["provenance"]
-    place = _find(block, case)
-    if entry not in entries:
-        entries.append(entry)
-    run = case | result | dict(made=entries.index(entry))
-    if place is None:
-        block["runs"].append(run)
-    else:
-        block["runs"][place] = run
-    used = sorted({r["made"] for r in block["runs"]})
-    for r in block["runs"]:
-        r["made"] = used.index(r["made"])
-    block["provenance"] = [entries[i] for i in used]
 
 
 def _intention(name: str, cases: list, others: list, block: dict, fresh: bool) -> str:

@@ -1,4 +1,4 @@
-"""The designs to come of notebook 01: what they train and count, against what is registered."""
+"""The registered experiments of notebook 01: what they train and count, beside their rules."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The design to come of notebook 10: its errors are notebook 10's, map by map."""
+"""The registered experiment of notebook 10: its errors are notebook 10's, map by map."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The design to come of notebook 09: its functions, its draws, and what it comes to."""
+"""The registered experiment of notebook 09: its functions, its draws, and what it comes to."""
 
 import numpy as np
 import pytest
