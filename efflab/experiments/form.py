@@ -14,8 +14,9 @@ MACHINE = dict(cpu=str, features=dict[str, bool] | None, threads=Size)
 MADE = dict(command=str, date=str, commit=str | None, versions=TEXTS)
 FURTHER = dict(rules=list[str], machine=dict)
 """What an entry may have besides: hashes of rules, and a machine that is not the block's."""
-NULLABLE = {"group_size", "isa", "width", "windows"}
-"""Keys of a run that may be null: no groups, all instructions, full width, no window."""
+NULLABLE = {"group_size", "isa", "mb_step", "mhz", "width", "windows"}
+"""Keys of a run that may be null: no groups, all instructions, a batch without room in memory, a
+unit that nothing could route, full width, no window."""
 
 
 def require_record(name: str, record: dict) -> None:

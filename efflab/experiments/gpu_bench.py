@@ -77,7 +77,7 @@ def in_tf32(call: Callable) -> object:
 
 def training_step(device: str, sizes: Sizes) -> dict:
     """A training step in each recipe: bytes of weights, gradients and Adam's state, the step's
-    peak, and its time; None if the batch does not fit this GPU.
+    peak, and its time. If the batch does not fit this GPU, the peak is None and there is no time.
     """
     recipes = {name: partial(_step, dtype=dtype) for name, dtype in DTYPES.items()}
     if device == "cuda":
@@ -114,7 +114,7 @@ def _measure_step(step: Callable, device: str, repeats: int) -> dict:
         timing = bench.time_calls(step, warmup=2, repeats=repeats)
         return dict(mb_step=bench.peak_bytes(step, device) / 1e6, ms=1e3 * timing.median)
     except torch.OutOfMemoryError:
-        return dict(mb_step=None, ms=None)
+        return dict(mb_step=None)
 
 
 def _step(model: Transformer, optimizer, ids: torch.Tensor, dtype: torch.dtype) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from efflab.experiments import gpu_bench, record
+from efflab.experiments.form import require_run
 from efflab.experiments.gpu_bench import Sizes
 
 SMALL = Sizes(
@@ -53,7 +54,9 @@ def test_a_batch_without_room_is_a_row_without_figures(monkeypatch):
 
     monkeypatch.setattr(gpu_bench, "_step", step)
     rows = measured("training step")["rows"]
-    assert [row["ms"] is None for row in rows] == [False, True] * 3
+    assert [row["mb_step"] is None for row in rows] == [False, True] * 3
+    assert [row["batch_size"] for row in rows if "ms" in row] == [2] * 3
+    require_run("run", dict(seed=0, rows=rows))  # a record takes it
 
 
 def test_forms_of_the_block_agree_and_are_compared():

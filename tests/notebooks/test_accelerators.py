@@ -12,6 +12,7 @@ from efflab.data import read_published
 from efflab.devices import DEVICES
 from efflab.experiments import fpga_synthesis as experiment
 from efflab.experiments import fpga_synthesis_2
+from efflab.experiments.form import require_run
 from efflab.experiments.record import read_record
 from efflab.lab.page import plain
 from efflab_rooms.accelerators import exercises, figures, measure
@@ -205,6 +206,17 @@ def test_recorded_resources_are_a_multiplier_a_cell():
 
 def test_two_by_two_is_mapped_here_as_recorded():
     assert fpga.synthesize(2, 2, "ecp5") == measure.resources("ecp5", 2)
+
+
+def test_without_nextpnr_a_clock_stays_open_and_a_record_takes_it(monkeypatch):
+    monkeypatch.setattr(experiment, "find_spec", lambda name: None)
+    run = experiment.run_one("routed", "ecp5", 2, 0)
+    assert run == dict(mhz=None)
+    require_run("run", run | dict(seed=0))
+    monkeypatch.setattr(
+        measure, "synthesis_runs", lambda: [dict(part="routed", family="ecp5", side=2, **run)]
+    )
+    assert measure.clocks_mhz(2) == []
 
 
 def test_what_fits_where():

@@ -134,7 +134,7 @@ def run_evidence(run: Mapping) -> Evidence:
 
 def gpu_evidence(products: Sequence[Mapping], steps: Sequence[Mapping]) -> list[Evidence]:
     """How many times faster fp16 was than fp32 on a recorded GPU."""
-    ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in steps}
+    ms = {(row["recipe"], row["batch_size"]): row["ms"] for row in steps if row["mb_step"]}
     product = "speed-up, {n} x {n} matmul, H100, fp16 / fp32"
     step = "speed-up, training step of {n} sequences, H100, fp16 / fp32, ratio of two medians"
     return [
@@ -209,7 +209,7 @@ def gpu_step_rows() -> list[dict]:
     """A training step of 12 layers of 768 at 512 tokens: time over both baselines, peak bytes."""
     rows = []
     for gpu, part in gpu_bench.read_part(gpu_bench.STEP).items():
-        steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["ms"]}
+        steps = {(row["batch_size"], row["recipe"]): row for row in part["rows"] if row["mb_step"]}
         for (batch, recipe), step in sorted(steps.items()):
             fp32, tf32 = (steps.get((batch, name)) for name in ("fp32", "tf32"))
             row = {
