@@ -190,11 +190,12 @@ def prune_ffn(model: Transformer, neurons: Units) -> Transformer:
 
 def head_masks(model: Transformer, heads: Units) -> Masks:
     """Masks that silence these heads: zeros in the columns of `out` that read them."""
-    width = {id(layer.attention.body): layer.attention.body.head_dim for layer in model.layers}
-    return {
-        f"layers.{i}.attention.body.out.weight": _column_mask(body.out, removed, width[id(body)])
-        for i, (body, removed) in zip(heads, _choose_units(model, "attention", heads), strict=True)
-    }
+    masks = {}
+    for i, (body, removed) in zip(heads, _choose_units(model, "attention", heads), strict=True):
+        mask = torch.ones(body.out.weight.shape, dtype=torch.bool)
+        mask[:, _channels(sorted(removed), body.head_dim)] = False
+        masks[f"layers.{i}.attention.body.out.weight"] = mask
+    return masks
 
 
 def _choose_units(
@@ -231,12 +232,6 @@ def _channels(units: Sequence[int], width: int) -> Tensor:
     """The channels of these units, `width` each, in order."""
     starts = torch.tensor(units, dtype=torch.long)[:, None] * width
     return (starts + torch.arange(width)).flatten()
-
-
-def _column_mask(linear: nn.Linear, units: Iterable[int], width: int) -> Tensor:
-    mask = torch.ones(linear.weight.shape, dtype=torch.bool)
-    mask[:, _channels(sorted(units), width)] = False
-    return mask
 
 
 def _shrink(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
