@@ -83,9 +83,8 @@ def block_sparse_attention(
     n_blocks = T // block_size
     fits = T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
-    square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
-    actual = f"{layout.dtype} {tuple(layout.shape)}"
-    require(square, "layout", actual, f"a bool tensor of shape {(n_blocks, n_blocks)}")
+    square = n_blocks, n_blocks
+    require(layout.shape == square, "layout.shape", tuple(layout.shape), f"{square}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))
