@@ -59,7 +59,7 @@ def accept(p: Matrix, q: Matrix, drafts: Integers, rng: torch.Generator) -> tupl
 
     `p` (n+1,V) is what the target would draw from, `q` (n,V) what the drafts were drawn from. A
     draft x stays with probability min(1, p(x) / q(x)); the first that does not is replaced by a
-    draw from max(0, p - q), scaled to 1, so that in all p is drawn from.
+    draw from max(0, p - q), scaled to 1. The tokens are then distributed as p.
     """
     shape = len(p) - 1, p.shape[1]
     require(q.shape == shape, "q.shape", tuple(q.shape), f"{shape}, as p has")
