@@ -194,7 +194,7 @@ _MULTIPLIERS = ("MULT18X18D", "DSP48E1", "DSP48E2")
 
 def verilog(rows: Size, cols: Size) -> str:
     """The unit as Verilog, as any FPGA or chip tool reads it."""
-    return _yosys(rows, cols, "proc; opt_clean; write_verilog -norename -noattr out", "out")
+    return _yosys(rows, cols, "proc; opt_clean; write_verilog -norename -noattr out")
 
 
 def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
@@ -204,7 +204,7 @@ def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
     ECP5 uses two tables.
     """
     require_one_of("family", family, FAMILIES)
-    stat = _yosys(rows, cols, f"{FAMILIES[family]} -top array; tee -o out stat -json", "out")
+    stat = _yosys(rows, cols, f"{FAMILIES[family]} -top array; tee -o out stat -json")
     cells = parse_json(stat)["design"]["num_cells_by_type"]
     return Resources(
         dsp=sum(cells.get(name, 0) for name in _MULTIPLIERS),
@@ -215,11 +215,11 @@ def synthesize(rows: Size, cols: Size, family: str = "ecp5") -> Resources:
 
 def netlist(rows: Size, cols: Size) -> str:
     """The unit mapped onto ECP5 as JSON, which nextpnr places and routes."""
-    return _yosys(rows, cols, f"{FAMILIES['ecp5']} -top array -json out", "out")
+    return _yosys(rows, cols, f"{FAMILIES['ecp5']} -top array -json out")
 
 
-def _yosys(rows: int, cols: int, script: str, output: str) -> str:
-    """The content of the file `output` that Yosys writes for the unit and a script."""
+def _yosys(rows: int, cols: int, script: str) -> str:
+    """The content of the file `out` that Yosys writes for the unit and a script."""
     from amaranth.back import rtlil
 
     text = rtlil.convert(hardware()[1](int(rows), int(cols)), name="array", emit_src=False)
@@ -229,7 +229,7 @@ def _yosys(rows: int, cols: int, script: str, output: str) -> str:
         command = [sys.executable, "-c", start, "-q", "-p", f"read_rtlil in.il; {script}"]
         process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         require(process.returncode == 0, "yosys", process.stderr[-500:], "a design it can map")
-        return (Path(folder) / output).read_text(encoding="utf-8")
+        return (Path(folder) / "out").read_text(encoding="utf-8")
 
 
 check_module(__name__)

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from efflab.acceleration.graph import FusionReport as FusionReport
 from efflab.acceleration.graph import Kernel as Kernel
 from efflab.acceleration.graph import Op as Op
@@ -34,11 +36,10 @@ def attention_bytes(
     products: 4 T² + 4 T D; "all", one kernel whose scores never reach memory: 4 T D (Dao et al.
     2022, where the cache holds all keys and values).
     """
-    require_one_of("fused", fused, ("none", "softmax", "all"))
-    ends = 4 * seq_len * head_dim
-    square = seq_len * seq_len
-    values = {"none": 12 * square + 4 * seq_len, "softmax": 4 * square, "all": 0}[fused] + ends
-    return value_bytes * n_head * values
+    square, ends = seq_len * seq_len, 4 * seq_len * head_dim
+    between = {"none": 12 * square + 4 * seq_len, "softmax": 4 * square, "all": 0}
+    require_one_of("fused", fused, between)
+    return value_bytes * n_head * (between[fused] + ends)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,6 @@ def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
     Least squares of the relative error, so that short and long runs count equally. If a constant
     does not come out positive, the rows are refused.
     """
-    import numpy as np
-
     require(len(rows) >= 2, "rows", len(rows), "two measurements or more")
     names = ("n_kernels", "bytes", "seconds")
     for (i, row), name in product(enumerate(rows), names):
@@ -91,7 +90,6 @@ def fit_launches(rows: Sequence[Mapping], queued: bool = False) -> LaunchModel:
 
 def _sum_of_both(n, moved) -> tuple[float, float]:
     """(a, b) for which a · n + b · moved is closest to 1, by non-negative least squares."""
-    import numpy as np
     from scipy.optimize import nnls
 
     return tuple(nnls(np.stack([n, moved], 1), np.ones(len(n)))[0])
@@ -102,7 +100,6 @@ def _longer_of_both(n, moved) -> tuple[float, float]:
 
     Starts where neither term exceeds any measurement, so that no row is explained by the wrong one.
     """
-    import numpy as np
     from scipy.optimize import least_squares
 
     def error(logs):

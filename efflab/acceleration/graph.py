@@ -12,19 +12,15 @@ from typing import NamedTuple
 from efflab.arguments import check_module
 from efflab.rules import Count
 
-PRODUCTS = frozenset(
-    "dot dot_general mm bmm mv addmm baddbmm addbmm addmv convolution custom-call"
-    " scaled_dot_product".split()
-)
-REDUCTIONS = frozenset(
-    "reduce reduce-window mean sum prod amax amin max min argmax argmin any all var var_mean std"
-    " std_mean softmax log_softmax logsumexp cumsum cumprod linalg_vector_norm native_layer_norm"
-    " native_group_norm".split()
-)
-MOVEMENTS = frozenset(
-    "copy clone concatenate cat pad gather scatter iota transpose reverse dynamic-slice"
-    " dynamic-update-slice".split()
-)
+_OPCODES = {
+    "product": "mm bmm mv addmm baddbmm addbmm addmv convolution custom-call",
+    "reduction": "reduce reduce-window mean sum prod amax amin max min argmax argmin any all var"
+    " var_mean std std_mean softmax log_softmax logsumexp cumsum cumprod linalg_vector_norm"
+    " native_layer_norm native_group_norm",
+    "movement": "copy clone concatenate cat pad gather scatter iota transpose reverse"
+    " dynamic-slice dynamic-update-slice",
+}
+_KINDS = {opcode: kind for kind, names in _OPCODES.items() for opcode in names.split()}
 
 
 class Op(NamedTuple):
@@ -98,13 +94,10 @@ class FusionReport:
 
 def kind(opcode: str) -> str:
     """The kind of an operation by its name; "elementwise" if it is not listed."""
-    name = opcode.removeprefix("_")
-    if any(name.startswith(product) for product in ("dot", "scaled_dot_product")):
+    name = opcode.removeprefix("_").removeprefix("reduce_")
+    if name.startswith(("dot", "scaled_dot_product")):
         return "product"
-    for names, label in ((PRODUCTS, "product"), (REDUCTIONS, "reduction"), (MOVEMENTS, "movement")):
-        if name in names or name.removeprefix("reduce_") in names:
-            return label
-    return "elementwise"
+    return _KINDS.get(name, "elementwise")
 
 
 class Operand(NamedTuple):
@@ -163,11 +156,10 @@ def fuse_report(ops: Sequence[Op]) -> FusionReport:
 
 
 def _kernel(group: Sequence[Op], i: int, home: dict[str, int], readers: dict) -> Kernel:
-    inside = {op.name for op in group}
     read: dict[str, int] = {}
     for op in group:
         for name, size in op.reads.items():
-            if name not in inside:
+            if home.get(name) != i:
                 read[name] = max(size, read.get(name, 0))
     # what only this kernel reads stays in it; what none reads is the program's output
     written_bytes = sum(op.nbytes for op in group if readers.get(op.name) != {i})

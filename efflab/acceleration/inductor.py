@@ -29,7 +29,7 @@ _CALL = re.compile(
 _NEW = re.compile(r"^\s*(\w+) = empty_strided\w*\(\((.*?)\), \(.*?\), torch\.(\w+)\)")
 _ARGUMENT = re.compile(r"^\s*(\w+) = rand_strided\(\((.*?)\), .*?dtype=torch\.(\w+)\)", re.M)
 _CHECK = re.compile(r"^\s*assert_size_stride\((\w+), \((.*?)\),")
-_VIEW = re.compile(r"reinterpret_tensor\((\w+), \((.*?)\), \(.*?\), \d+\)")
+_BUFFER = re.compile(r"reinterpret_tensor\((\w+), \((.*?)\), \(.*?\), \d+\)|\b((?:buf|arg)\w+)")
 _RENAME = re.compile(r"^\s*(\w+) = (?:(\w+)|reinterpret_tensor\((\w+),.*\)); del ")
 _ITEM = re.compile(r"^\s*(\w+) = (\w+)\[\d+\]$")
 
@@ -160,11 +160,8 @@ def _library_name(target: str) -> str:
 
 def _buffers(arguments: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Each buffer among a call's arguments, with the view's shape if it is a view, else ()."""
-    for match in re.finditer(rf"{_VIEW.pattern}|\b((?:buf|arg)\w+)", arguments):
-        if match[1]:
-            yield match[1], _dimensions(match[2])
-        else:
-            yield match[3], ()
+    for view, shape, plain in _BUFFER.findall(arguments):
+        yield view or plain, _dimensions(shape)
 
 
 def _signature(code: str, name: str) -> list[str]:
@@ -198,16 +195,12 @@ def cpp_source(report: FusionReport, name: str) -> str:
     """The C++ that Inductor generated for one fused kernel, from its signature on."""
     fused = [k.name for k in report.kernels if k.opcode == "fusion"]
     require(name in fused, "name", name, "one of " + ", ".join(fused))
-    source = rf"^{name} = async_compile\.\w+\(.*?r'''\n(.*?)\n'''"
-    return _readable(re.findall(source, report.code, re.M | re.S)[0])
-
-
-def _readable(source: str) -> str:
-    """The code without guards around integer division and casts of literals, for reading."""
+    pattern = rf"^{name} = async_compile\.\w+\(.*?r'''\n(.*?)\n'''"
+    source = re.findall(pattern, report.code, re.M | re.S)[0]
+    # for reading: no guards around integer division, and no casts of literals
     lines = [x for x in source.splitlines() if "integer_div" not in x and "#include" not in x]
-    text = "\n".join(lines)
-    text = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", text)
-    return re.sub(r"static_cast<float>\(([\d.e-]+)\)", r"\1f", text)
+    source = re.sub(r"static_cast<int64_t>\((\w+?)L?\)", r"\1", "\n".join(lines))
+    return re.sub(r"static_cast<float>\(([\d.e-]+)\)", r"\1f", source)
 
 
 check_module(__name__)

@@ -5,14 +5,13 @@ ties to even (IEEE 754); below the smallest normal number the step is constant (
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from efflab.arguments import check_module
 from efflab.errors import require_int, require_one_of
-
-SPECIALS = ("ieee", "nan", "none")
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,12 @@ class FloatFormat:
 
     exponent_bits: int
     mantissa_bits: int
-    specials: str = "ieee"
+    specials: Annotated[str, ("ieee", "nan", "none")] = "ieee"
     saturates: bool = False
 
     def __post_init__(self):
         require_int("exponent_bits", self.exponent_bits, 2, 8)
         require_int("mantissa_bits", self.mantissa_bits, 1, 23)
-        require_one_of("specials", self.specials, SPECIALS)
 
     @property
     def bits(self) -> int:

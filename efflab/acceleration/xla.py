@@ -118,9 +118,7 @@ def _append_operations(
         inner = _part(line) or part
         if line.opcode == "parameter":
             here = next(parameters, Operand(line.name, line.nbytes))
-        elif line.opcode == "constant":
-            here = Operand()
-        elif line.opcode in VIEWS:
+        elif line.opcode in VIEWS or line.opcode == "constant":  # which has no operand
             here = operands[0].view(line.name, line.nbytes) if operands else Operand()
         elif line.opcode == "call":
             here = _append_operations(computations, line.calls, operands, ops, line.scope or part)
@@ -140,9 +138,7 @@ def kernels(text: str) -> list[Kernel]:
     kernels = []
     for line in computations[entry]:
         operands = [where[o] for o in line.operands if o in where]
-        if line.opcode == "constant":
-            where[line.name] = Operand()
-        elif line.opcode in FREE:
+        if line.opcode in FREE or line.opcode == "constant":
             where[line.name] = operands[0] if operands else Operand()
         else:
             where[line.name] = Operand(line.name, line.nbytes)
@@ -228,13 +224,11 @@ def type_bytes(text: str) -> int:
 
 def kernel_text(report: FusionReport, name: str) -> str:
     """The HLO of one kernel for reading: its computation without layouts and metadata."""
-    kernel = next((k for k in report.kernels if k.name == name), None)
-    require(kernel is not None, "name", name, "a kernel of the report")
-    calls = re.search(rf"%{re.escape(name)} = .*?calls=%?([\w.\-]+)", report.code)
-    body = (
-        re.search(rf"^%{re.escape(calls[1])} .*?^}}", report.code, re.M | re.S) if calls else None
-    )
-    text = body[0] if body else next(x for x in report.code.splitlines() if f"%{name} = " in x)
+    is_kernel = any(kernel.name == name for kernel in report.kernels)
+    require(is_kernel, "name", name, "a kernel of the report")
+    text = next(line for line in report.code.splitlines() if f"%{name} = " in line)
+    if calls := re.search(r"calls=%?([\w.\-]+)", text):
+        text = re.findall(rf"^%{re.escape(calls[1])} .*?^}}", report.code, re.M | re.S)[0]
     text = re.sub(r", (metadata|backend_config)=\{[^\n]*", "", text)
     return re.sub(r"(\])\{[\d,]*\}", r"\1", text).replace("%", "")
 

@@ -33,7 +33,7 @@ def calibration(n_tokens: int = N_TOKENS, source: str = "library", seed: Count =
     require_int("n_tokens", n_tokens, 8, MOST_TOKENS)
     require_one_of("source", source, SOURCES)
     seq_len = min(SEQ_LEN, n_tokens)
-    shape = max(1, n_tokens // seq_len), seq_len
+    shape = n_tokens // seq_len, seq_len
     if source == "random":
         ids = np.random.default_rng(seed).integers(1, 2048, shape)
         return list(torch.from_numpy(ids).split(8))

@@ -218,7 +218,6 @@ def openvino_int8(model: nn.Module, folder: str | Path, calibration: list[Batch]
     The token table too, positions in 16 bits; attention's two products (Q K^T, V) stay in fp32.
     Weights have 7 bits where this CPU needs it (`seven_bits_needed`).
     """
-    require_batches(calibration)
     smooth = smooth_for_nncf(model, calibration)
     quantized = nncf_int8(openvino_model(smooth), calibration)
     return openvino_engine("OpenVINO INT8", quantized, Path(folder) / "int8.xml")

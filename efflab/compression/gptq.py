@@ -75,20 +75,18 @@ def gptq(weight: Weight, inputs: Samples, bits: int, **options) -> QuantizedTens
     """
     settings = Settings(bits, **options)
     finite_values("weight", weight)
-    return _quantize(weight, hessian(inputs, weight.shape[1]), settings)
+    width, actual = weight.shape[1], tuple(inputs.shape)
+    require(actual[1] == width, "inputs.shape", actual, f"(n, {width}), the weight's own width")
+    return _quantize(weight, hessian(inputs), settings)
 
 
-def hessian(inputs: Samples, width: int | None = None) -> Tensor:
+def hessian(inputs: Samples) -> Tensor:
     """X^T X of inputs X (n, in), float64: (in, in). Sum it over batches.
 
     The Hessian of the squared output error is twice this, the same for every row; no step of the
-    method depends on the factor 2. `width`: the expected number of inputs.
+    method depends on the factor 2.
     """
-    n, n_inputs = inputs.shape
-    width = n_inputs if width is None else width
-    fits = n_inputs == width
-    require(fits, "inputs.shape", (n, n_inputs), f"(n, {width}), the weight's own width")
-    require(n > 0, "inputs.shape", (n, n_inputs), "at least one sample")
+    require(len(inputs) > 0, "inputs.shape", tuple(inputs.shape), "at least one sample")
     x = inputs.detach().double()
     total = x.T @ x
     require_finite("inputs", total)
@@ -270,7 +268,7 @@ def _collect_hessian(layers: nn.ModuleList, users: list[nn.Linear], states, mask
     total = torch.zeros(width, width, dtype=torch.float64)
     for x, mask, tokens in zip(states, masks, real, strict=True):
         for inputs in _inputs(layers, users, x, mask):
-            total.add_(hessian(inputs[tokens].reshape(-1, width), width))
+            total.add_(hessian(inputs[tokens].reshape(-1, width)))
     return total
 
 

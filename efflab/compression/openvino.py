@@ -51,9 +51,8 @@ def smoothing_strength(name: str) -> float:
 
 def smooth_model(model: nn.Module, calibration: Inputs) -> nn.Module:
     """An equivalent copy with input outliers moved into the weights (`int8.smoothing`)."""
-    run = lambda batch: model.encode(*batch)  # noqa: E731
     require_batches(calibration)
-    peaks = int8.channel_peaks(run, model, calibration)
+    peaks = int8.channel_peaks(lambda batch: model.encode(*batch), model, calibration)
 
     def make(name: str, linear: nn.Linear) -> nn.Module:
         if name not in peaks:

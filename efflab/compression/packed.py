@@ -16,7 +16,6 @@ from efflab.compression.affine import QuantizedTensor, quantize
 from efflab.errors import require
 from efflab.tensors import require_finite
 from efflab.weights import Tensors, fill, named_tensors, read_tensors, save_tensors
-from efflab.weights import digest as digest  # re-exported to compare quantized models
 
 Quantized = dict[str, QuantizedTensor]
 

@@ -2,8 +2,8 @@
 
 A step gives every running request a token. *Continuous* batching lets a waiting one in as soon as
 there is room (Yu et al. 2022, Orca); otherwise a batch ends before the next begins. The cache is
-lent in pages, of which a request's last one is partly empty (Kwon et al. 2023, PagedAttention): a
-page as long as the longest text is what one did before.
+lent in pages, of which a request's last one is partly empty (Kwon et al. 2023, PagedAttention).
+Before, each request was lent as much as the longest text needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +56,8 @@ def serve(
 ) -> Served:
     """Serve all in order of arrival, with a cache of `n_slots` tokens in pages of `page_size`.
 
-    `step_seconds(b)`: seconds of a step with b running requests. One is let in when its pages, to
-    its last token, are free, so that none is put out again.
+    `step_seconds(b)`: seconds of a step with b running requests. A request is let in once there
+    are free pages for all of its tokens, so that none is evicted later.
     """
     require(len(requests) > 0, "requests", requests, "at least one")
     pages = [ceil((r.n_prompt + r.n_new) / page_size) for r in requests]

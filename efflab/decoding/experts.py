@@ -42,7 +42,7 @@ class ExpertFeedForward(nn.Module):
 
 
 def with_experts(model: Transformer, n_expert: Size, n_active: Size) -> Transformer:
-    """A copy whose feed-forwards stand `n_expert` times, with a router that is still undecided.
+    """A copy with each feed-forward copied `n_expert` times, behind an untrained router.
 
     As its weights sum to 1, it computes what the model did (Komatsuzaki et al. 2023, upcycling).
     """

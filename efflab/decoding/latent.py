@@ -84,10 +84,9 @@ class LatentAttention(nn.Module):
         k_up, v_up = up.split([self.latent.nope_dim, self.latent.v_dim], dim=1)  # (H,D,rank)
         # heads and tokens are rows of one product: c would be copied for each head otherwise
         rows, c, k_turned = (q @ k_up).flatten(1, 2), c[:, 0], k_turned[:, 0]
-        scores = (rows @ c.mT + q_turned.flatten(1, 2) @ k_turned.mT).unflatten(
-            1, (self.n_head, -1)
-        )
-        scores = (self.scale * scores).masked_fill(~seen, torch.finfo(q.dtype).min)
+        scores = self.scale * (rows @ c.mT + q_turned.flatten(1, 2) @ k_turned.mT)
+        scores = scores.unflatten(1, (self.n_head, -1))
+        scores = scores.masked_fill(~seen, torch.finfo(q.dtype).min)
         return (scores.softmax(-1).flatten(1, 2) @ c).unflatten(1, (self.n_head, -1)) @ v_up.mT
 
 

@@ -4,15 +4,19 @@ Some channels of keys are large in every token, so each has a scale of its own, 
 tokens; values have no such channels. The last tokens, less than a group, stay as they are.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from efflab.arguments import check_module
 from efflab.cache import Cache, LayerCache
-from efflab.errors import require, require_one_of
+from efflab.errors import require
 from efflab.model import Transformer
 from efflab.rules import Size
 from efflab.tensors import Heads
+
+Bits = Annotated[int, (2, 4, 8)]
 
 
 class Codes:
@@ -21,12 +25,9 @@ class Codes:
     Both are kept in fp16; a line that goes beyond it is a `ValueError`.
     """
 
-    def __init__(self, x: Heads, bits: int, dim: int):
-        require_one_of("bits", bits, (2, 4, 8))
-        require_one_of("dim", dim, (2, 3))
-        require(
-            x.numel() * bits % 8 == 0 and x.numel() > 0, "x.shape", tuple(x.shape), "whole bytes"
-        )
+    def __init__(self, x: Heads, bits: Bits, dim: Annotated[int, (2, 3)]):
+        is_whole = x.numel() > 0 and x.numel() * bits % 8 == 0
+        require(is_whole, "x.shape", tuple(x.shape), "whole bytes")
         self.bits, self.shape, self.dtype = bits, x.shape, x.dtype
         self.low = x.amin(dim, keepdim=True).half()
         steps = (x.amax(dim, keepdim=True) - self.low.float()) / (2**bits - 1)
@@ -55,9 +56,8 @@ class Codes:
 class QuantizedLayerCache(LayerCache):
     """A layer's keys and values, all but the last tokens in groups of `group_size` as codes."""
 
-    def __init__(self, bits: int = 4, group_size: Size = 32):
+    def __init__(self, bits: Bits = 4, group_size: Size = 32):
         super().__init__()
-        require_one_of("bits", bits, (2, 4, 8))
         require(group_size % 4 == 0, "group_size", group_size, "a multiple of 4")
         self.bits, self.group_size = bits, group_size
         self.groups: list[tuple[Codes, Codes]] = []
@@ -79,7 +79,7 @@ class QuantizedLayerCache(LayerCache):
         return super().nbytes + sum(key.nbytes + value.nbytes for key, value in self.groups)
 
 
-def quantized_cache(model: Transformer, bits: int = 4, group_size: Size = 32) -> Cache:
+def quantized_cache(model: Transformer, bits: Bits = 4, group_size: Size = 32) -> Cache:
     """An empty cache for the model; its last tokens, up to a group, can be taken back."""
     cache = model.new_cache()
     has_none = set(model.config.windows) == {None}

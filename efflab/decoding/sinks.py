@@ -20,8 +20,10 @@ from efflab.tensors import Heads, Hidden, Visible
 
 
 class SinkAttention(GroupedAttention):
-    """Grouped attention with a learned logit a head that takes weight and gives no value (OpenAI
-    2025)."""
+    """Grouped attention with a learned logit per head, which takes weight and gives no value.
+
+    As in gpt-oss (OpenAI 2025).
+    """
 
     def __init__(self, config: ModelConfig, window: Size | None = None):
         super().__init__(config, window)

@@ -59,11 +59,11 @@ def accept(p: Matrix, q: Matrix, drafts: Integers, rng: torch.Generator) -> tupl
 
     `p` (n+1,V) is what the target would draw from, `q` (n,V) what the drafts were drawn from. A
     draft x stays with probability min(1, p(x) / q(x)); the first that does not is replaced by a
-    draw from max(0, p - q), scaled to 1, so that in all p is drawn from.
+    draw from max(0, p - q), scaled to 1. The tokens are then distributed as p.
     """
-    expected = tuple(q.shape), (len(p) - 1, p.shape[1]), (len(drafts),), (len(q),)
-    require(expected[0] == expected[1], "q.shape", expected[0], f"{expected[1]}, as p has")
-    require(drafts.shape == expected[3], "drafts.shape", tuple(drafts.shape), f"{expected[3]}")
+    shape = len(p) - 1, p.shape[1]
+    require(q.shape == shape, "q.shape", tuple(q.shape), f"{shape}, as p has")
+    require(drafts.shape == (len(q),), "drafts.shape", tuple(drafts.shape), f"({len(q)},)")
     for i, draft in enumerate(drafts):
         if torch.rand((), generator=rng) * q[i, draft] >= p[i, draft]:
             left = (p[i] - q[i]).clamp(min=0)

@@ -20,7 +20,7 @@ from efflab.rules import Size
 from efflab.tensors import Hidden, Numbers, Visible
 
 Kernels = Annotated[Tensor, "floats", "(B, T, H, k)"]
-BLOCK = 32  # positions per product: more waste arithmetic on zeros, fewer need more calls
+BLOCK = 32  # positions per product: larger blocks multiply more zeros, smaller ones need more calls
 
 
 def band_matrix(kernels: Numbers) -> Tensor:

@@ -4,7 +4,7 @@ from efflab.arguments import check_module
 from efflab.rules import Count, Size
 
 BLOCK = 64
-"""Queries per block: more waste more masked keys, fewer make the matrix products too small."""
+"""Queries per block: larger blocks compute more masked pairs, smaller ones too small products."""
 
 
 def visible_pairs(seq_len: Size, window_size: Count, causal: bool = False) -> int:
