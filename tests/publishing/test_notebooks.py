@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from functools import cache
 from itertools import pairwise
 from operator import attrgetter
 
@@ -34,12 +35,20 @@ MACHINE = re.compile(r"/(root|home|tmp|work|Users)/|site-packages|[A-Z]:\\Users"
 MAX_LINES, MAX_PARAMETERS = 20, 5
 
 
+@cache
 def source(number):
+    """A notebook's source, read once: no test changes it."""
     return read_source(sources()[number])
 
 
 def built(number, language):
     return nbformat.read(built_path(sources()[number], language), as_version=4)
+
+
+@cache
+def outputs(kind):
+    """All outputs of a kind, by notebook, read once."""
+    return read_outputs(kind)
 
 
 def kinds(cell):
@@ -267,7 +276,7 @@ def test_catalog_agrees(number):
         heading = built(number, language).cells[0].source.splitlines()[0]
         assert entry["title"][language] in heading
         assert has_chinese(entry["finds"][language]) == (language == "zh")
-    found = [v["claim"] for v in read_outputs(VERDICT).get(number, [])]
+    found = [v["claim"] for v in outputs(VERDICT).get(number, [])]
     assert sorted(found) == sorted(entry["claims"])
 
 
@@ -338,7 +347,7 @@ def test_untouched_stubs_are_answered_kindly(number):
 
 def test_ledger_and_board_are_what_the_notebooks_hold(tmp_path):
     verdicts = json.loads((ROOT / "data" / "verdicts.json").read_text(encoding="utf-8"))
-    assert verdicts == read_outputs(VERDICT)
+    assert verdicts == outputs(VERDICT)
     board = json.loads((ROOT / "data" / "board.json").read_text(encoding="utf-8"))
-    found = [p for points in read_outputs(BOARD).values() for p in points]
+    found = [p for points in outputs(BOARD).values() for p in points]
     assert all(point in found for point in board["points"])
