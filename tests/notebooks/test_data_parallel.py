@@ -43,6 +43,27 @@ def by_stage(pools):
     return held
 
 
+@pytest.fixture(scope="module")
+def by_batch(pools):
+    """{batch: {stage: what each rank holds}}, of shorter texts than the notebook's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "BATCHES", (4, 16, 64))
+        patch.setattr(measure, "TOKENS", TOKENS)
+        return measure.held_by_batch(pools[4])
+
+
+@pytest.fixture(scope="module")
+def twice():
+    """A job of twice the rows."""
+    return measure.job(BATCH * 2, TOKENS, STEPS)
+
+
+@pytest.fixture(scope="module")
+def errors(pools, twice):
+    """{what went wrong: largest difference of the gradients of four ranks from one process's}."""
+    return measure.gradient_errors(pools[4], twice, twice.alone())
+
+
 # --- Ranks -----------------------------------------------------------------------------------
 
 
@@ -65,9 +86,7 @@ def test_ddp_is_one_process_and_the_control_is_not(pools):
         assert comparison.sent / comparison.formula == pytest.approx(1 if together else 0, abs=0.01)
 
 
-def test_what_breaks_and_what_repairs_it(pools):
-    job = measure.job(BATCH * 2, TOKENS, STEPS)
-    errors = measure.gradient_errors(pools[4], job, job.alone())
+def test_what_breaks_and_what_repairs_it(errors):
     assert {what for what, error in errors.items() if error > verdicts.SAME} == {
         "uneven shares",
         "different seeds, averaged by hand",
@@ -191,17 +210,12 @@ def test_the_overlap_explorer_is_the_prediction():
 # --- Verdicts --------------------------------------------------------------------------------
 
 
-def test_ranks_are_judged_by_what_they_did(pools):
-    job = measure.job(BATCH * 2, TOKENS, STEPS)
-    errors = measure.gradient_errors(pools[4], job, job.alone())
-    equal = verdicts.ddp_equal(verdicts.equal_evidence(compare(pools, job), errors))
+def test_ranks_are_judged_by_what_they_did(pools, twice, errors):
+    equal = verdicts.ddp_equal(verdicts.equal_evidence(compare(pools, twice), errors))
     assert equal.outcome == "holds"
 
 
-def test_zero_is_judged_by_what_ranks_held(pools, by_stage, monkeypatch, both_languages):
-    monkeypatch.setattr(measure, "BATCHES", (4, 16, 64))
-    monkeypatch.setattr(measure, "TOKENS", TOKENS)
-    by_batch = measure.held_by_batch(pools[4])
+def test_zero_is_judged_by_what_ranks_held(by_stage, by_batch, both_languages):
     evidence = verdicts.zero_evidence(by_stage, by_batch)
     assert verdicts.zero_memory(evidence).parts[0].outcome == "holds"
     value = {item.id: item.value for item in evidence}
