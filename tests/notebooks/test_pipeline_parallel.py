@@ -166,6 +166,18 @@ def test_one_slow_stage_costs_by_schedule_and_place(both_languages):
     assert list(figures.imbalance().layout.meta.values()) == [max(by_place[n]) for n in SCHEDULES]
 
 
+@pytest.fixture(scope="module")
+def computed(pools):
+    """What `compute_steps` gives: steps by name, and others' cores."""
+    return measure.compute_steps(pools[2], repeats=2)
+
+
+@pytest.fixture(scope="module")
+def left_out():
+    """Published rows with their predictions."""
+    return plan_fit.left_out()
+
+
 @pytest.mark.parametrize("products", [(40, 2), (2, 40)])
 def test_a_rank_computes_as_many_products_as_it_is_given(pools, products):
     traces = pools[2].run(measure.compute_on_rank, products, 8, timeout=measure.SECONDS)
@@ -176,8 +188,8 @@ def test_a_rank_computes_as_many_products_as_it_is_given(pools, products):
     assert more > 4 * less, "twenty times the work"
 
 
-def test_ranks_compute_their_products_in_order(pools, both_languages):
-    steps, others = measure.compute_steps(pools[2], repeats=2)
+def test_ranks_compute_their_products_in_order(computed, both_languages):
+    steps, others = computed
     assert others >= 0
     for name, (products, n) in measure.STEPS.items():
         assert sum(products) == sum(measure.EQUAL), "the same work"
@@ -197,10 +209,10 @@ def test_ranks_compute_their_products_in_order(pools, both_languages):
     assert expected == pytest.approx((8 * 24 + 16) / (9 * 20))
 
 
-def test_predictions_are_drawn_row_by_row(both_languages):
-    rows = plan_fit.left_out()
-    drawn = [len(trace.x) for trace in figures.predictions(rows).data if trace.mode == "markers"]
-    assert sum(drawn) == len(rows)
+def test_predictions_are_drawn_row_by_row(left_out, both_languages):
+    fig = figures.predictions(left_out)
+    drawn = [len(trace.x) for trace in fig.data if trace.mode == "markers"]
+    assert sum(drawn) == len(left_out)
     assert all(drawn)
 
 
