@@ -133,9 +133,13 @@ def go(page, settings):
 
 
 def in_module(page, name, code, value):
-    """What `code` returns, a function of one of the page's modules and a value."""
-    script = f"async ([name, value]) => ({code})(await import({SCRIPT}), value)"
-    return page.evaluate(script, [name, value])
+    """What `code` returns, a function of one of the page's modules and a value.
+
+    Both values travel as JSON, which is quicker than Playwright's own way, number by number.
+    """
+    call = f"({code})(await import({SCRIPT}), JSON.parse(text))"
+    script = f"async ([name, text]) => JSON.stringify({call})"
+    return json.loads(page.evaluate(script, [name, json.dumps(value)]))
 
 
 # --- Parts -----------------------------------------------------------------------------------
