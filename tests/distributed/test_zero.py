@@ -20,16 +20,17 @@ N = cost.num_params(CONFIG)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def world(request):
-    """(number of ranks, what each holds by stage)."""
+def pool(request):
     with RankPool(request.param) as pool:
-        yield (
-            request.param,
-            {
-                stage: pool.run(zero.on_rank, replace(JOB, stage=stage), timeout=120)
-                for stage in zero.STAGES
-            },
-        )
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def world(pool):
+    """(number of ranks, what each holds by stage)."""
+    jobs = {stage: replace(JOB, stage=stage) for stage in zero.STAGES}
+    held = {stage: pool.run(zero.on_rank, job, timeout=120) for stage, job in jobs.items()}
+    return pool.n_procs, held
 
 
 @pytest.mark.parametrize("stage", zero.STAGES)
@@ -85,10 +86,9 @@ def test_what_gloo_sends(world):
             assert h.sent == pytest.approx(parts * part, rel=0.03)
 
 
-def test_gloo_s_reduce_scatter_sends_as_much_as_an_all_reduce():
-    with RankPool(4) as pool:
-        for scattered, reduced in pool.run(rank_functions.reduce_scatter_bytes, 40_000, timeout=60):
-            assert scattered == pytest.approx(reduced, rel=0.05)
+def test_gloo_s_reduce_scatter_sends_as_much_as_an_all_reduce(pool):
+    for scattered, reduced in pool.run(rank_functions.reduce_scatter_bytes, 40_000, timeout=60):
+        assert scattered == pytest.approx(reduced, rel=0.05)
 
 
 def test_bad_arguments():
