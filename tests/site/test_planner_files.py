@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from efflab.advice.case import ALL_DEVICES, BUDGETS, SERVING
 from efflab.base.places import ROOT
 from efflab.config import PRESETS
@@ -17,7 +19,9 @@ BARE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from efflab.publishing.site.answer import answer
-print(json.dumps([answer(asked, {}) for asked in json.load(sys.stdin)]))
+with open(sys.argv[1] + "/zh.json", encoding="utf-8") as file:
+    texts = json.load(file)
+print(json.dumps([answer(asked, texts) for asked in json.load(sys.stdin)]))
 loaded = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
 assert not [path for path in loaded if "site-packages" in path]
 """
@@ -39,25 +43,41 @@ def questions():
     yield dict(preset="gpt2", device="H100 SXM", budget="memory", n_devices=8, seq_len=512)
 
 
-def test_a_bare_python_answers_from_the_files_alone(tmp_path):
-    for name, content in python_files().items():
+@pytest.fixture(scope="module")
+def files():
+    """What `python_files` finds, by a process of its own."""
+    return python_files()
+
+
+@pytest.fixture(scope="module")
+def chinese(files):
+    return json.loads(files["zh.json"])
+
+
+@pytest.fixture(scope="module")
+def replies(chinese):
+    """[(question, its answer in this process)]."""
+    return [(question, answer(question, chinese)) for question in questions()]
+
+
+def test_a_bare_python_answers_from_the_files_alone(files, replies, tmp_path):
+    for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    asked = list(questions())
+    asked = [question for question, _ in replies]
     command = [sys.executable, "-I", "-S", "-c", BARE, str(tmp_path)]
     reply = subprocess.run(
         command, input=json.dumps(asked), cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert reply.stderr == ""
     found = json.loads(reply.stdout)
-    assert len(found) == len(asked) > 250
-    for question, here in zip(asked, found, strict=True):
-        assert "json" in here
-        assert here == answer(question, {}), question
+    assert len(found) == len(replies) > 250
+    for there, (question, here) in zip(found, replies, strict=True):
+        assert "json" in there
+        assert there == here, question
 
 
-def test_the_archive_is_the_same_every_time():
-    files = python_files()
+def test_the_archive_is_the_same_every_time(files):
     assert archive(files) == archive(dict(reversed(files.items())))
     assert python_files() == files
     assert {name.partition("/")[0] for name in files} == {"efflab", "zh.json"}
@@ -68,12 +88,10 @@ def test_the_archive_is_the_same_every_time():
 # --- Words -----------------------------------------------------------------------------------
 
 
-def test_every_word_of_an_answer_has_its_chinese():
+def test_every_word_of_an_answer_has_its_chinese(replies):
     """All but names, places in the repository, and numbers."""
-    chinese = json.loads(python_files()["zh.json"])
     english = set()
-    for question in questions():
-        reply = answer(question, chinese)
+    for _, reply in replies:
         english |= set(sentences(json.loads(reply["json"]))) - reply["words"].keys()
     assert english == set()
 
@@ -94,8 +112,7 @@ SHOWN = "shape experts cache text notes technique why metric kind lost_kind gain
 SHOWN += ["lost_model"]
 
 
-def test_a_refusal_is_in_the_readers_language():
-    chinese = json.loads(python_files()["zh.json"])
+def test_a_refusal_is_in_the_readers_language(chinese):
     for wanted in ("{", "{}", '{"model_type": "mpt", "n_layers": "2"}', '{"model_type": "x"}'):
         here, there = (answer(dict(text=wanted), texts) for texts in ({}, chinese))
         assert not text.has_chinese(here["refusal"])
