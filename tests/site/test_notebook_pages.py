@@ -86,10 +86,14 @@ def outputs_of(monkeypatch, show) -> list:
     return shown
 
 
-@pytest.fixture
-def toy_notebook(monkeypatch):
+@pytest.fixture(scope="module")
+def toy_notebook():
     """A notebook with a prediction, its answer, an explorer, a listing, a check and a verdict."""
+    with pytest.MonkeyPatch.context() as patch:
+        return make_toy(patch)
 
+
+def make_toy(monkeypatch):
     def ask():
         asked.append(predict(QUESTION, "tokens"))
 
@@ -118,12 +122,13 @@ def toy_notebook(monkeypatch):
     return nbformat.v4.new_notebook(cells=[new_markdown_cell(TEXT), *cells])
 
 
-@pytest.fixture
-def toy_page(toy_notebook, tmp_path):
+@pytest.fixture(scope="module")
+def toy_page(toy_notebook, tmp_path_factory):
     """The file of the toy's page, beside its assets."""
-    path = tmp_path / "90_toy.ipynb"
+    folder = tmp_path_factory.mktemp("toy")
+    path = folder / "90_toy.ipynb"
     nbformat.write(toy_notebook, path)
-    return write_page(path, "en", ENTRIES, tmp_path / "site")
+    return write_page(path, "en", ENTRIES, folder / "site")
 
 
 def write_page(path, language, entries, target):
@@ -233,8 +238,8 @@ def test_stored_text_stays_text(toy_page, opened):
 
 
 def test_a_prediction_without_an_answer_is_shown_as_stored(toy_notebook, tmp_path):
-    toy_notebook.cells = [c for c in toy_notebook.cells if "reveal" not in c.source]
-    nbformat.write(toy_notebook, tmp_path / "90_toy.ipynb")
+    cells = [cell for cell in toy_notebook.cells if "reveal" not in cell.source]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "90_toy.ipynb")
     html = notebook_pages.write(tmp_path / "90_toy.ipynb", "en", ENTRIES, "plotly.js")
     assert "data-prediction" not in html
     assert "Write your number in the field when you run this cell." in html
