@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 from ledgers import BIG, HERE, column, figure
 
+from efflab.experiments import registration
 from efflab.lab import KINDS
 from efflab.publishing import column as columns
 from efflab.publishing import judging
@@ -46,6 +47,8 @@ def here(monkeypatch):
     known, found = columns.claims(ROOT), verdicts()
     monkeypatch.setattr(columns, "claims", lambda root: known)
     monkeypatch.setattr(columns, "verdicts", lambda root: found)
+    monkeypatch.setattr(judging, "catalog", cache(judging.catalog))
+    monkeypatch.setattr(registration, "blocks", cache(registration.blocks))
     return found
 
 
@@ -114,6 +117,7 @@ def with_figures(record, place, figures):
 
 @pytest.mark.parametrize("claim", verdicts())
 def test_no_figure_of_a_real_column_may_change_its_kind_name_or_interval(claim, here):
+    body = real(here[claim])
     places = [(i, j) for i, p in enumerate(here[claim]["parts"]) for j in range(len(p["figures"]))]
     for place in places:
         one = here[claim]["parts"][place[0]]["figures"][place[1]]
@@ -127,7 +131,8 @@ def test_no_figure_of_a_real_column_may_change_its_kind_name_or_interval(claim, 
         if one["kind"] == "published":
             forged += [one | dict(value=value + 1)]
         for others in ([], [one, one], *([other] for other in forged)):
-            assert refusal(real(with_figures(here[claim], place, others))), (one, others)
+            record = with_figures(here[claim], place, others)
+            assert refusal(body | dict(verdicts=[record])), (one, others)
 
 
 def hostile():
