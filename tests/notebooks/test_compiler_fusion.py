@@ -42,6 +42,12 @@ def times(forms, reports):
     return measure.block_times(forms, repeats=3)
 
 
+@pytest.fixture(scope="module")
+def small():
+    """Rows of two small shapes."""
+    return measure.small_rows(n_tokens=(2, 8), d_ff=64)
+
+
 def test_the_three_forms_agree(forms):
     expected = forms.layer(forms.x)
     in_jax = np.array(xla.compile_call(forms.in_jax, *forms.jax_arrays)())
@@ -134,10 +140,9 @@ def test_torchs_compilations_are_counted():
     assert measure.torch_compilations((24, 40, 48, 24), dynamic=None) == [1, 2, 2, 2]
 
 
-def test_small_shapes_have_their_ratios():
-    rows = measure.small_rows(n_tokens=(2, 8), d_ff=64)
-    assert [row["values"] for row in rows] == [128, 512]
-    assert all(row["from"] <= row["time / torch's two kernels"] <= row["to"] for row in rows)
+def test_small_shapes_have_their_ratios(small):
+    assert [row["values"] for row in small] == [128, 512]
+    assert all(row["from"] <= row["time / torch's two kernels"] <= row["to"] for row in small)
 
 
 def test_derivation_adds_up_to_the_formula():
@@ -239,11 +244,11 @@ def test_the_blank_by_hand():
     assert exercises.kernels_of(chain) == [["dot"], ["add", "reduce"], ["exp"], ["dot"]]
 
 
-def test_everything_shown_has_its_chinese(reports, times, both_languages):
+def test_everything_shown_has_its_chinese(reports, times, small, both_languages):
     model = LaunchModel(1e-6, 1e9)
     report = reports["written out, XLA"]
     rows = [measure.report_row("written out", "XLA", report), *measure.time_rows(times)]
-    rows += [*figures.constant_rows(model), *measure.small_rows((2,), 64)]
+    rows += [*figures.constant_rows(model), *small]
     chain = dict(n_ops=16, n_values=256, n_kernels=16, bytes=2**15, seconds=1e-5)
     chains = [chain | dict(fused=fused) for fused in (False, True)]
     rows += [*measure.fit_rows(chains, model), *measure.fused_rows(chains)]
