@@ -22,7 +22,7 @@ from efflab.compression.values import require_ordered
 from efflab.errors import require, require_int
 from efflab.grouped import GroupedAttention
 from efflab.model import Attention, FeedForward, Transformer
-from efflab.rules import Count, Size
+from efflab.rules import Size
 from efflab.tensors import Booleans
 
 Masks = dict[str, Booleans]
@@ -51,12 +51,14 @@ def magnitude_mask(weight: Tensor, ratio: float) -> Tensor:
     return mask.view(weight.shape)
 
 
-def n_m_mask(weight: Tensor, n: Count, m: Size) -> Tensor:
+def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
     """Bool mask that keeps the n largest of each m weights in a row (Mishra et al. 2021: 2 of 4).
 
     The m stand next to one another along the last dimension, which they must divide; among equal
     magnitudes the first are kept.
     """
+    require_int("n", n, 0)
+    require_int("m", m)
     require(n <= m, "n", n, f"at most m={m}")
     require(weight.dim() > 0, "weight.shape", tuple(weight.shape), "one dimension at least")
     last = weight.shape[-1]
@@ -135,7 +137,7 @@ def _require_mask(name: str, weight: Tensor, mask) -> None:
     require(is_mask, name, mask, f"a bool tensor of the weight's shape {tuple(weight.shape)}")
 
 
-def gradual_schedule(initial: float, final: float, n_rounds: Size) -> list[float]:
+def gradual_schedule(initial: float, final: float, n_rounds: int) -> list[float]:
     """The ratio to have removed in all after each round, from `initial` to `final`.
 
     Zhu & Gupta 2017, equation 1: s = final + (initial - final) (1 - t)^3, t from 0 to 1, so that
@@ -144,6 +146,7 @@ def gradual_schedule(initial: float, final: float, n_rounds: Size) -> list[float
     >>> [round(s, 3) for s in gradual_schedule(0.1, 0.9, 3)]
     [0.1, 0.8, 0.9]
     """
+    require_int("n_rounds", n_rounds)
     require(n_rounds <= MOST_ROUNDS, "n_rounds", n_rounds, "at most {high}", high=MOST_ROUNDS)
     require(0 <= initial <= 1, "initial", initial, "a share from {low} to {high}", low=0, high=1)
     require(initial <= final <= 1, "final", final, f"a share from initial={initial} to 1")

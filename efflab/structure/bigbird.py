@@ -14,13 +14,13 @@ from torch.autograd.function import once_differentiable
 
 from efflab.arguments import check_module
 from efflab.base.threads import map_on_threads
-from efflab.errors import require
+from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Heads, Hidden, Integers, Layout
 
 
 def bigbird_layout(
-    n_blocks: Size, *, n_global: Count, n_window: Count, n_random: Count, seed: Count = 0
+    n_blocks: int, *, n_global: int, n_window: int, n_random: int, seed: Count = 0
 ) -> Tensor:
     """Which key blocks (columns) each query block (row) sees: (n_blocks, n_blocks) bool.
 
@@ -28,6 +28,9 @@ def bigbird_layout(
     diagonal (odd, or 0 for no window); then `n_random` further distinct blocks a row, or as many as
     are left. A row that sees nothing, a negative count or an even window is a `ValueError`.
     """
+    require_int("n_blocks", n_blocks)
+    for name, value in (("n_global", n_global), ("n_window", n_window), ("n_random", n_random)):
+        require_int(name, value, 0)
     require(n_window % 2 == 1 or n_window == 0, "n_window", n_window, "an odd number, or 0")
     counts = n_global + n_window + n_random
     require(counts > 0, "n_global + n_window + n_random", counts, "at least one block a row")
@@ -66,25 +69,26 @@ def hops(layout: Layout) -> Tensor:
     return distance
 
 
-def block_sparse_attention(
-    q: Heads, k: Heads, v: Heads, layout: Layout, block_size: Size
-) -> Tensor:
+def block_sparse_attention(q: Heads, k: Heads, v: Heads, layout: Layout, block_size: int) -> Tensor:
     """Attention over just the layout's blocks; q, k, v and the result are (B,H,T,D).
 
     `layout` (n_blocks, n_blocks) bool, T = n_blocks * block_size. Query blocks that see equally
     many key blocks go through the ordinary kernel together, so that the few global rows, which see
     everything, do not make the many others wait. Rows that see nothing are a `ValueError`.
     """
+    require(q.dim() == 4, "q.shape", tuple(q.shape), "four dimensions (B, H, T, D)")
     for name, x in (("k", k), ("v", v)):
         require(x.shape == q.shape, f"{name}.shape", tuple(x.shape), f"q's {tuple(q.shape)}")
         require(x.dtype == q.dtype, f"{name}.dtype", x.dtype, f"q's {q.dtype}")
     require(q.numel() > 0, "q.shape", tuple(q.shape), "at least one value")
+    require_int("block_size", block_size)
     B, H, T, D = q.shape
     n_blocks = T // block_size
     fits = T % block_size == 0
     require(fits, "q.shape", tuple(q.shape), f"T a multiple of block_size={block_size}")
-    square = n_blocks, n_blocks
-    require(layout.shape == square, "layout.shape", tuple(layout.shape), f"{square}")
+    square = layout.shape == (n_blocks, n_blocks) and layout.dtype == torch.bool
+    actual = f"{layout.dtype} {tuple(layout.shape)}"
+    require(square, "layout", actual, f"a bool tensor of shape {(n_blocks, n_blocks)}")
     blind = (~layout.any(1)).nonzero()[:, 0].tolist()
     require(not blind, "layout's empty rows", blind, "at least one key block in each row")
     blocks = (x.reshape(B * H * n_blocks, block_size, D) for x in (q, k, v))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflab.arguments import check_module
-from efflab.errors import require
+from efflab.errors import require, require_int
 from efflab.rules import Count, Size
 from efflab.tensors import Maps, NumberMaps
 
@@ -27,7 +27,7 @@ def relative_position_index(window_size: Size) -> Tensor:
     return dy * (2 * w - 1) + dx
 
 
-def to_windows(x: NumberMaps, window_size: Size) -> Tensor:
+def to_windows(x: NumberMaps, window_size: int) -> Tensor:
     """Cut (B, height, width, C) into windows (B, M, N, C), row by row."""
     B, height, width, C = x.shape
     w = window_size
@@ -36,7 +36,7 @@ def to_windows(x: NumberMaps, window_size: Size) -> Tensor:
     return x.reshape(B, height * width // w**2, w * w, C)
 
 
-def from_windows(windows: NumberMaps, window_size: Size, height: Size, width: Size) -> Tensor:
+def from_windows(windows: NumberMaps, window_size: int, height: Size, width: Size) -> Tensor:
     """The inverse of `to_windows`: (B, M, N, C) to (B, height, width, C)."""
     B, M, N, C = windows.shape
     w = window_size
@@ -49,11 +49,12 @@ def from_windows(windows: NumberMaps, window_size: Size, height: Size, width: Si
 
 
 def _require_whole(height: int, width: int, window_size: int) -> None:
+    require_int("window_size", window_size)
     for name, size in (("height", height), ("width", width)):
         require(size % window_size == 0, name, size, f"a multiple of window_size={window_size}")
 
 
-def shift_mask(height: Size, width: Size, window_size: Size, shift: Count) -> Tensor:
+def shift_mask(height: Size, width: Size, window_size: int, shift: Count) -> Tensor:
     """Which pairs of a rolled image's windows were neighbours before the roll: (M,N,N) bool.
 
     Rolling brings pixels from opposite borders into one window (section 3.2, figure 4). Pixels of
@@ -78,9 +79,12 @@ class WindowAttention(nn.Module):
     `window_size`, 0 <= shift < window_size; anything else is a `ValueError`.
     """
 
-    def __init__(self, d_model: Size, n_head: Size, window_size: Size, shift: Count = 0):
+    def __init__(self, d_model: int, n_head: int, window_size: int, shift: int = 0):
         super().__init__()
+        for name, value in (("d_model", d_model), ("n_head", n_head), ("window_size", window_size)):
+            require_int(name, value)
         require(d_model % n_head == 0, "n_head", n_head, f"a divisor of d_model={d_model}")
+        require_int("shift", shift, 0)
         require(shift < window_size, "shift", shift, f"less than window_size={window_size}")
         self.d_model, self.n_head = d_model, n_head
         self.window_size, self.shift = window_size, shift
@@ -100,6 +104,7 @@ class WindowAttention(nn.Module):
         return bias.masked_fill(~visible[:, None], -torch.inf)
 
     def forward(self, x: Maps) -> Tensor:
+        require(x.dim() == 4, "x.shape", tuple(x.shape), "four dimensions (B, height, width, C)")
         B, height, width, C = x.shape
         w, H = self.window_size, self.n_head
         for name, size in (("height", height), ("width", width)):
