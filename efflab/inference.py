@@ -10,7 +10,7 @@ from efflab import layers
 from efflab.arguments import check_module
 from efflab.config import ModelConfig
 from efflab.cost import FORMATS, Format, active_params, flops_by_part, kv_cache_bytes
-from efflab.rules import Count, Size
+from efflab.rules import Count, Positive, Size
 
 
 def prefill_flops(config: ModelConfig, seq_len: Size, batch_size: Size = 1) -> int:
@@ -54,18 +54,29 @@ def decode_flops(
 
 
 def decode_bytes(
-    config: ModelConfig, n_cached: Count, batch_size: Size = 1, *, format: Format = "bf16"
+    config: ModelConfig,
+    n_cached: Count,
+    batch_size: Size = 1,
+    *,
+    format: Format = "bf16",
+    value_bytes: Positive = 2,
 ) -> int:
-    """Bytes that one step reads at least: every weight in use, and the cache in 16 bits.
+    """Bytes that one step reads at least: every weight in use, and the cache.
 
     Of an input table that is not the output too, a row a token. All texts may use the same experts,
     so that more than one text adds none to this bound.
     """
-    return _weight_bytes(config, format) + kv_cache_bytes(config, n_cached, batch_size)
+    cache = kv_cache_bytes(config, n_cached, batch_size, value_bytes=value_bytes)
+    return _weight_bytes(config, format) + cache
 
 
 def prefill_bytes(
-    config: ModelConfig, seq_len: Size, batch_size: Size = 1, *, format: Format = "bf16"
+    config: ModelConfig,
+    seq_len: Size,
+    batch_size: Size = 1,
+    *,
+    format: Format = "bf16",
+    value_bytes: Positive = 2,
 ) -> int:
     """Bytes that a prompt moves at least: every weight in use once, and the cache as it is written.
 
@@ -74,7 +85,7 @@ def prefill_bytes(
     if not config.causal:
         return _weight_bytes(config, format)
     # a step after the prompt reads the cache that the prompt writes
-    return decode_bytes(config, seq_len, batch_size, format=format)
+    return decode_bytes(config, seq_len, batch_size, format=format, value_bytes=value_bytes)
 
 
 def _weight_bytes(config: ModelConfig, format: str) -> int:

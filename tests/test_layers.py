@@ -91,6 +91,9 @@ def test_a_step_reads_the_weights_in_use_and_the_cache():
     tied = replace(config, tied=True)
     assert inference.decode_bytes(tied, 0) == 2 * cost.active_params(tied)
     assert inference.decode_bytes(tied, 0, format="int8") == cost.active_params(tied)
+    weights, cache = inference.decode_bytes(tied, 0), cost.kv_cache_bytes(tied, 64)
+    for read in (inference.decode_bytes, inference.prefill_bytes):
+        assert read(tied, 64, value_bytes=0.5) == weights + cache / 4
 
 
 def test_formats():
