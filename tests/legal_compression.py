@@ -126,6 +126,10 @@ BY_FUNCTION: dict[str, dict[str, Callable[[], Any]]] = {
     "compression.int8.replace_linears": {"make": just(lambda name, linear: linear)},
     "compression.int8.calibrate": {"run": just(run)},
     "compression.int8.channel_peaks": {"run": just(run)},
+    "compression.int8.static_int8": {
+        "model": lambda: nn.Sequential(nn.Linear(4, 4)),
+        "ranges": just({"0": (-1.0, 1.0)}),
+    },
     "compression.packed.with_weights": OF_MODEL,
     "compression.packed.model_bytes": OF_MODEL,
     "compression.packed.save_quantized": OF_MODEL | {"path": _path},

@@ -144,6 +144,16 @@ def dynamic_int8(model: nn.Module, **options) -> nn.Module:
     return replace_linears(model, lambda name, linear: Int8Linear(linear, **options))
 
 
+def static_int8(model: nn.Module, ranges: Ranges, **options) -> nn.Module:
+    """Every linear layer in INT8 with the fixed input ranges that `calibrate` returned.
+
+    A layer that calibration never reached is a `ValueError`.
+    """
+    missing = sorted(set(replaceable_linears(model)) - set(ranges))
+    require(not missing, "ranges", sorted(ranges), f"a range for {missing} too")
+    return replace_linears(model, lambda name, m: Int8Linear(m, ranges[name], **options))
+
+
 @torch.no_grad()
 def calibrate(
     run: Callable,

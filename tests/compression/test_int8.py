@@ -14,7 +14,6 @@ from efflab.compression.openvino import smooth_for_nncf
 from efflab.config import Attention, Latent, ModelConfig
 from efflab.data import read_published
 from efflab.decoding.latent import latent_model
-from efflab.experiments.int8_ranges import static
 from efflab.model import Transformer
 
 CONFIG = ModelConfig(2, 2, 32, 64, 100, 16)
@@ -110,7 +109,7 @@ def test_dynamic_model_is_close_and_needs_no_data(model):
 def test_static_model_is_calibrated_then_converted(model):
     ranges = int8.calibrate(model.encode, model, [IDS])
     assert set(ranges) == set(linear_layers(model))
-    exact, ours = model.encode(IDS), static(model, ranges).encode(IDS)
+    exact, ours = model.encode(IDS), int8.static_int8(model, ranges).encode(IDS)
     assert 0 < int8.relative_error(ours, exact) < 0.02
 
 
@@ -137,6 +136,11 @@ def test_observers():
 def test_watching_leaves_no_hooks(model):
     int8.calibrate(model.encode, model, [IDS])
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_layers_without_a_range_are_named(model):
+    with pytest.raises(ValueError, match=r"layers\.0\.attention\.body\.qkv"):
+        int8.static_int8(model, {})
 
 
 def test_an_outlier_spoils_one_scale_and_smoothing_mends_it(linear, x):
@@ -249,7 +253,7 @@ def test_batches_without_values_say_nothing(observer):
 
 SMALLER = {
     "ours": int8.dynamic_int8,
-    "static": lambda m: static(m, int8.calibrate(m, m, [IDS])),
+    "static": lambda m: int8.static_int8(m, int8.calibrate(m, m, [IDS])),
     "torch": torch_dynamic_int8,
     "smoothed": lambda m: smooth_for_nncf(m, [(IDS,)]),
 }

@@ -17,7 +17,6 @@ from efflab.base.hooks import linear_layers, linear_places, share_as, watching
 from efflab.compression import calibration, engines, gptq, int8, language, openvino, packed, pruning
 from efflab.compression.vectorwise import ByToken, OutliersApart
 from efflab.config import ModelConfig
-from efflab.experiments.int8_ranges import static
 from efflab.model import Transformer, n_parameters
 from efflab.structure.sharing import share_layers, share_qkv
 
@@ -126,8 +125,9 @@ MADE = {
 FITTED = {
     "smooth_model": lambda m: run(openvino.smooth_model(m, [BATCH])),
     "torch_smoothed": lambda m: engines.torch_smoothed(m, [BATCH]).embed(*BATCH),
-    "calibrate": lambda m: run(static(m, calibrated(m))),
+    "calibrate": lambda m: run(int8.static_int8(m, calibrated(m))),
     "channel_peaks": lambda m: run(openvino.smooth_model(m, [BATCH])),
+    "static_int8": lambda m: run(int8.static_int8(m, calibrated(m))),
     "prepare_static": lambda m: run(engines.prepare_static(m)),
     "torch_static": lambda m: engines.torch_static(m, [BATCH]).embed(*BATCH),
     "gptq_model": lambda m: run(packed.with_weights(m, gptq.gptq_model(m, [IDS], 8))),
@@ -192,7 +192,7 @@ def test_what_is_fitted_to_inputs_fits_every_place(name, shared):
     "make",
     [
         int8.dynamic_int8,
-        lambda m: static(m, calibrated(m)),
+        lambda m: int8.static_int8(m, calibrated(m)),
         lambda m: int8.replace_linears(m, lambda _, linear: OutliersApart(linear)),
         lambda m: openvino.smooth_model(m, [BATCH]),
         engines.prepare_static,
