@@ -194,8 +194,9 @@ def as_control(name: str, spec) -> Control:
 
 def _controls_of(fn: Callable, specs: dict) -> dict[str, Control]:
     """The controls of parameters of `fn`; one of no parameter is refused."""
+    parameters = inspect.signature(fn).parameters
     for name in specs:
-        require_one_of("control", name, inspect.signature(fn).parameters)
+        require_one_of("control", name, parameters)
     return {name: as_control(name, spec) for name, spec in specs.items()}
 
 
