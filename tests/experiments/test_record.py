@@ -6,6 +6,7 @@ import platform
 from contextlib import suppress
 from statistics import stdev
 
+import dask
 import pytest
 
 from efflab.experiments import TIMED, experiments, record, run_experiment
@@ -333,6 +334,17 @@ def test_workers_of_another_kind_of_machine_are_refused(tmp_path, cluster, monke
     options = dict(settings={}, say=lambda line: None, folder=tmp_path)
     with pytest.raises(ValueError, match=r"worker='tcp://127.*: expected the same code"):
         run_cases("toy", CASES, lambda n, seed: dict(value=n), **options)
+
+
+@pytest.mark.parametrize(("before", "after"), [(clusters.NANNYS, None), ("1000000", "1000000")])
+def test_kernels_do_not_inherit_how_the_nanny_frees_memory(cluster, before, after):
+    environ = dask.config.get("distributed.nanny.pre-spawn-environ")
+    assert str(environ[clusters.TRIM]) == clusters.NANNYS
+    with clusters.connect(cluster.scheduler_address, clusters.package_identity) as (_, call):
+        with cluster.get_client() as client:
+            client.run(lambda: os.environ.update({clusters.TRIM: before}))
+        ((_, future),) = call(os.getenv, {0: (clusters.TRIM,)})
+        assert future.result() == after
 
 
 def test_an_experiment_that_times_things_is_refused_on_a_cluster():
