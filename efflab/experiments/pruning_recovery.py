@@ -1,4 +1,4 @@
-"""Pruning at once and step by step, against a control that training leaves as it is.
+"""Pruning at once and step by step, against a control that three rounds leave as it is.
 
 Answers `prune-gradual` and `prune-finetune`. One-shot removes all before three rounds
 of training. Gradual takes ten increments, which fill rounds 1 and 2, and trains on to the same end:

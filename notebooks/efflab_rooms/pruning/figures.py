@@ -186,7 +186,10 @@ def schedule_figure(live: dict[float, float]):
     """
     titles = [tr("{n}% removed", n=number(100 * ratio)) for ratio in RATIOS]
     n_seeds = len(measure.recovery_record()["seeds"])
-    title = tr("Recovery, equal training (recorded, mean of {n} seeds)", n=n_seeds)
+    title = tr(
+        "Recovery, equally many steps (recorded, mean of {n} seeds; each panel has its own scale)",
+        n=n_seeds,
+    )
     fig, meta = pictures.panels(titles, title, horizontal_spacing=0.07), {}
     for column, ratio in enumerate(RATIOS, start=1):
         where = dict(showlegend=column == 1, mode="lines", row=1, col=column)
@@ -214,7 +217,7 @@ def differences_figure():
     """Gradual less one-shot, by seed with the mean's interval: largest single drop, and the end."""
     runs = measure.recovery_record()["runs"]
     cases = pruning_recovery.cases(runs)
-    titles = [tr("largest single drop"), tr("quality at the end")]
+    titles = [tr("largest single drop"), tr("at the end")]
     title = tr("Gradual minus one-shot, bits per byte (recorded; below 0: gradual is better)")
     fig, meta = pictures.panels(titles, title, horizontal_spacing=0.14), {}
     for column, way in enumerate(verdicts.WAYS, start=1):

@@ -222,8 +222,7 @@ def recovery_record() -> dict:
 def recovery(schedule: str, ratio: float) -> dict[str, list[float]]:
     """The recorded course of a training: "steps" done, and bits per byte above the dense model.
 
-    Their "mean", "low" and "high" over the seeds, where each part of the training begins and where
-    it ends; as weights go when a part begins, a step stands twice.
+    Their "mean", "low" and "high" over the seeds, where each part begins and where it ends.
     """
     runs = runs_of(schedule, ratio)
     parts = list(zip(*(run["parts"] for run in runs), strict=True))
@@ -255,7 +254,8 @@ def schedule_rows() -> list[dict]:
             "largest single drop": mean(run["drop"] for run in runs_of(schedule, ratio)),
         }
         row |= {f"after round {i}": v for i, v in enumerate(after_rounds(schedule, ratio), start=1)}
-        row |= {"lowest over seeds": line["low"][-1], "highest over seeds": line["high"][-1]}
+        row |= {"lowest seed, after round 3": line["low"][-1]}
+        row |= {"highest seed, after round 3": line["high"][-1]}
         rows.append(round_values(row))
     return rows
 

@@ -14,7 +14,7 @@ CONTROL = "control, nothing removed: bits per byte above dense after the last ro
 
 WAYS = {
     "drop": "{n}% removed: largest single drop, gradual minus one-shot (bits per byte, by seed)",
-    "end": "{n}% removed: quality at the end, gradual minus one-shot (bits per byte, by seed)",
+    "end": "{n}% removed: bits per byte at the end, gradual minus one-shot (by seed)",
 }
 
 
@@ -40,8 +40,8 @@ def prune_gradual(evidence) -> Outcome:
     """Whether raising the ratio step by step avoids a sudden drop in quality, and ends no worse."""
     remarks = {
         "drop": "removing in steps removes less at a time, so a smaller drop is almost certain",
-        "end": "both schedules train equally long; one-shot trains the final network in all three "
-        "rounds, gradual in the last alone",
+        "end": "both schedules train equally long; one-shot trains the final network for all 600 "
+        "steps, gradual for the last 240",
     }
     return judge("prune-gradual", evidence, remarks=remarks)
 
@@ -61,7 +61,7 @@ def prune_finetune(evidence) -> Outcome:
     """Whether two or three rounds of fine-tuning recover a pruned model's quality."""
     remark = (
         "three rounds are a fifth of the model's own training; they leave the unpruned control "
-        "where it was, so what is missing is due to pruning"
+        "where it was: what is missing is due to pruning, and more training may bring some back"
     )
     return judge("prune-finetune", evidence, remarks={"recovers": remark})
 
