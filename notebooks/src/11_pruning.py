@@ -633,26 +633,26 @@ show(figures.differences_figure())
 
 # %% [markdown] tags=["en"]
 # The drop is smaller with gradual pruning, but that was almost certain: it removes less at a time.
-# At the end, the order depends on the share. At 50% one-shot is ahead by 0.008 bits per byte, within
+# At the end, the order depends on the share. At 50% one-shot is ahead by 0.007 bits per byte, within
 # the verdict's margin of 0.02; beginning anew may be a part of that. At 80% gradual is ahead by 0.026
-# and at 90% by 0.165, although it trained the final network for 240 steps instead of 600. No seed
+# and at 90% by 0.167, although it trained the final network for 240 steps instead of 600. No seed
 # disagrees; but a seed changes only the batches, and the model and the 32 held-out texts are the
-# same. Of these texts, 27 are better by one-shot at 50%, 27 by gradual at 80%, and all 32 at 90%. It
+# same. Of these texts, 28 are better by one-shot at 50%, 28 by gradual at 80%, and all 32 at 90%. It
 # is one model, one learning rate, one length of training and one number of increments; with three
 # coarse increments, or a tenth of the training, the ends may be in another order.
 #
 # How much of the lost quality comes back at all? In the table below, *recovered* is 1 minus what is
 # still missing / what was lost before training. After a round, missing is what is above the control;
 # in the last column, above the dense model. At 20% so little was lost that 0.001 is 8% of it (hence
-# values above 100%): everything is back after the first round, within that. At 50%, 93% is back
+# the value above 100%): everything is back after the first round, within that. At 50%, 93% is back
 # after the third: 0.020 bits per byte are missing, where the verdict allows 0.05. At 80% it is 86%,
 # but of a loss six times as large: 0.238 are missing. At 90%, 64% is back.
 
 # %% [markdown] tags=["zh"]
-# 骤降更小几乎是必然的：分几次去掉，每次自然去掉得少。终点的次序则取决于剪枝率。50% 处一步到位领先 0.008 比特/字节，
-# 在结论的余量 0.02 之内，其中一部分可能来自反复重新开始；80% 处逐步剪枝领先 0.026，90% 处领先 0.165，
+# 骤降更小几乎是必然的：分几次去掉，每次自然去掉得少。终点的次序则取决于剪枝率。50% 处一步到位领先 0.007 比特/字节，
+# 在结论的余量 0.02 之内，其中一部分可能来自反复重新开始；80% 处逐步剪枝领先 0.026，90% 处领先 0.167，
 # 尽管它只用 240 步训练最终网络，而不是 600 步。没有一个种子例外；不过种子只改变各批数据，模型和 32 段留出文本都相同。
-# 这些文本中，50% 处有 27 段是一步到位更好，80% 处有 27 段是逐步剪枝更好，90% 处 32 段都是。
+# 这些文本中，50% 处有 28 段是一步到位更好，80% 处有 28 段是逐步剪枝更好，90% 处 32 段都是。
 # 这些只对这一个模型、这一个学习率、这一种训练长度和剪枝次数成立：若只粗分三次，或者训练量只有十分之一，终点的次序可能不同。
 #
 # 那么，失去的质量究竟恢复了多少？下表的“恢复”是 1 减去（还差的 / 训练前失去的）：各轮后的“还差”与对照相比，
@@ -876,7 +876,7 @@ sweeps.show_sweep("11", share, here)
 #   random draw (1.80) than to ablation (1.61). Removing one head raises the loss by up to eight
 #   times its gradient, and single ablations do not say what several heads cost together.
 # - Pruned step by step, no single drop is as deep. After as much training, gradual pruning ends
-#   ahead at 80% (by 0.026 bits per byte) and at 90% (0.165), and 0.008 behind at 50%.
+#   ahead at 80% (by 0.026 bits per byte) and at 90% (0.167), and 0.007 behind at 50%.
 # - Three rounds, a fifth of the model's own training, bring back all that removing 20% of the weights
 #   costs, 93% at 50%, 86% at 80% and 64% at 90%. At 20 and 50% that ends within 0.05 bits per byte of
 #   an unpruned model trained as long; at 80 and 90% it does not. Nothing in between was tried.
@@ -901,7 +901,7 @@ sweeps.show_sweep("11", share, here)
 # - 移除若干头的模型，与给这些头加掩码的模型输出相同，而且更快。
 # - 梯度给头排的次序与逐个消融大体一致（0.85），用来估代价则不行；去掉一半的头时，
 #   未归一化的梯度（1.74）离随机（1.80）近，离消融（1.61）远。去掉一个头，损失的升幅可达其梯度的八倍，而几个头一起去掉的代价，逐个消融说明不了。
-# - 逐步剪枝时，单步的骤降都更小。训练量相同，80% 处逐步剪枝的终点领先 0.026 比特/字节，90% 处领先 0.165，50% 处落后 0.008。
+# - 逐步剪枝时，单步的骤降都更小。训练量相同，80% 处逐步剪枝的终点领先 0.026 比特/字节，90% 处领先 0.167，50% 处落后 0.007。
 # - 三轮微调合计是模型自身训练量的五分之一：剪掉 20% 的损失全部恢复，50% 处恢复 93%，80% 处 86%，90% 处 64%。
 #   20% 和 50% 处，与训练同样久的未剪枝模型相差不超过 0.05 比特/字节，80% 和 90% 处做不到；其间没有测。
 #
