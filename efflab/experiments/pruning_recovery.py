@@ -1,6 +1,6 @@
-"""Pruning at once and step by step, against a control that training leaves as it is.
+"""Pruning at once and step by step, against a control that three rounds leave as it is.
 
-The design to come of `prune-gradual` and `prune-finetune`. One-shot removes all before three rounds
+Answers `prune-gradual` and `prune-finetune`. One-shot removes all before three rounds
 of training. Gradual takes ten increments, which fill rounds 1 and 2, and trains on to the same end:
 every part of training warms up and cools down by itself. Runs of a seed see the same batches, and
 what begins alike is trained once. `pruning-recovery-pilot` chooses the rate.

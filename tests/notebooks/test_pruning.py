@@ -9,8 +9,7 @@ import torch
 from efflab import cost, lab, points
 from efflab.compression import pruning
 from efflab.experiments import lighten
-from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import read_record
+from efflab.experiments import pruning_recovery as recovery
 from efflab.publishing.catalog import sources
 from efflab_rooms.pruning import figures, measure, verdicts
 
@@ -151,96 +150,141 @@ def test_minilm_loses_little_with_a_third_of_its_heads():
 
 
 def test_experiment_is_complete():
-    record = read_record(experiment.NAME)
+    record = measure.recovery_record()
+    assert record["complete"]
     assert {"command", "machine", "versions", "seeds", "date"} <= record.keys()
-    cases = {(r["schedule"], r["ratio"], r["seed"]) for r in record["runs"]}
-    points = [("one-shot", 0.0), *((s, r) for s in experiment.SCHEDULES for r in experiment.RATIOS)]
-    assert cases == {(*point, seed) for point in points for seed in experiment.SEEDS}
-    assert len(record["runs"]) == len(cases)
-    for run in record["runs"]:
-        planned = experiment.rounds(run["schedule"], run["ratio"])
-        assert [row["removed"] for row in run["rounds"]] == pytest.approx(planned, abs=1e-4)
+    cases = [(r["schedule"], r["ratio"], r["seed"]) for r in record["runs"]]
+    planned = [(*point, seed) for point in recovery.POINTS for seed in recovery.SEEDS]
+    assert sorted(cases) == sorted(planned)
 
 
-def test_both_schedules_train_equally_long_and_end_at_the_same_ratio():
-    for ratio in experiment.RATIOS:
-        one, many = (experiment.rounds(s, ratio) for s in ("one-shot", "gradual"))
-        assert len(one) == len(many) == experiment.N_ROUNDS
-        assert one[-1] == many[-1] == ratio
-        assert many[0] == pytest.approx(experiment.INITIAL)
-    assert experiment.rounds("gradual", 0.0) == [0.0] * 3
+def test_a_recorded_course_has_the_parts_of_its_schedule():
+    for schedule, ratio in recovery.POINTS:
+        line = measure.recovery(schedule, ratio)
+        parts = recovery.parts(schedule, ratio)
+        lengths = [b - a for a, b in zip(line["steps"][::2], line["steps"][1::2], strict=True)]
+        assert lengths == [0, *(n for _, n in parts)]
+        assert line["steps"][-1] == 600
+        recorded = measure.runs_of(schedule, ratio)[0]["parts"][1:]
+        assert [part["removed"] for part in recorded] == [removed for removed, _ in parts]
 
 
-def test_a_run_prunes_trains_and_leaves_the_model_alone(monkeypatch):
-    monkeypatch.setattr(experiment, "STEPS_PER_ROUND", 1)
-    monkeypatch.setattr(experiment, "N_WINDOWS", 2)
-    model = points.language_model()
-    before = model.layers[0].ffn.body.up.weight.clone()
-    rows = experiment.prune_and_tune(model, "gradual", 0.9, n_rounds=2)
-    assert [row["removed"] for row in rows] == [0.1, 0.8]
-    assert rows[1]["before"] > rows[0]["before"]
-    assert rows[1]["after"] != rows[1]["before"]
-    assert torch.equal(model.layers[0].ffn.body.up.weight, before)
-    assert experiment.prune_and_tune(model, "gradual", 0.9, n_rounds=2) == rows
-
-
-def test_increases_are_over_the_dense_model():
-    record = read_record(experiment.NAME)
-    increases = experiment.increases(record)
-    runs = [r for r in record["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", 0.8)]
-    last = [r["rounds"][-1]["after"] - record["settings"]["dense"] for r in runs]
-    assert increases["one-shot", 0.8]["mean"][-1] == pytest.approx(mean(last))
-    assert increases["one-shot", 0.8]["low"][-1] == pytest.approx(min(last))
+def test_a_course_is_what_the_seeds_recorded():
+    line, runs = measure.recovery("gradual", 0.8), measure.runs_of("gradual", 0.8)
+    last = [run["end"] - run["dense"] for run in runs]
+    ends = [line[column][-1] for column in ("mean", "low", "high")]
+    assert ends == pytest.approx([mean(last), min(last), max(last)], abs=2e-5)
+    drops = [run["parts"][1]["before"] - run["dense"] for run in runs]
+    assert line["mean"][:3] == pytest.approx([0, 0, mean(drops)])  # 10 % go before the first step
+    first_round = [run["parts"][5]["after"] - run["dense"] for run in runs]
+    assert measure.after_rounds("gradual", 0.8)[0] == pytest.approx(mean(first_round))
 
 
 def test_schedule_tables_and_figure(both_languages):
-    assert len(measure.schedule_rows()) == 1 + 2 * len(experiment.RATIOS)
+    rows = measure.schedule_rows()
+    assert [row["removed in total (%)"] for row in rows] == [0, 20, 50, 80, 90, 50, 80, 90]
     missing = [row["above dense (bits per byte)"] for row in measure.recovery_rows()]
     assert missing == sorted(missing)
-    fig = figures.schedule_figure({0.8: 0.5})
-    assert [trace.x for trace in fig.data if trace.mode == "markers"] == [(0.25,)]
-    assert sum(trace.mode == "lines+markers" for trace in fig.data) == 2 * len(experiment.RATIOS)
+    fig = figures.schedule_figure({0.8: 1.7})
+    assert [(trace.x, trace.y) for trace in fig.data if trace.mode == "markers"] == [((0,), (1.7,))]
+    assert sum(trace.mode == "lines" for trace in fig.data) == 3 * len(recovery.RATIOS)
 
 
-def test_the_recap_says_what_is_back_against_dense_and_against_the_control():
-    half, _, most = measure.recovery_rows()
-    dense, control = "recovered at the end, against dense (%)", "recovered after round 3 (%)"
-    text = re.sub(r"[#\s]+", " ", sources()["11"].read_text(encoding="utf-8"))
-    back = f"bring back {half[dense]}% of the quality lost by removing half of the weights, and "
-    assert f"{back}{most[dense]}% at 90%" in text
-    assert f"{half[control]}% and {most[control]}%" in text
-    for row in (half, most):
-        missing = row["above dense (bits per byte)"] / row["lost before training (bits per byte)"]
-        assert row[dense] == round(100 * (1 - missing))
+def words(language):
+    """The notebook's text in one language, on one line."""
+    text = sources()["11"].read_text(encoding="utf-8")
+    cells = re.findall(
+        rf'^# %% \[markdown\] tags=\["{language}".*?\n(.*?)(?=^# %%|\Z)', text, re.M | re.S
+    )
+    return re.sub(r"[#\s]+", " ", " ".join(cells))
+
+
+def test_the_text_says_what_the_record_says():
+    rows = {row["removed in total (%)"]: row for row in measure.recovery_rows()}
+    back = {n: f"{row['recovered after round 3 (%)']}%" for n, row in rows.items()}
+    missing = {n: f"{row['above the control (bits per byte)']:.3f}" for n, row in rows.items()}
+    cases = recovery.cases(measure.recovery_record()["runs"])
+    ends = {n: f"{abs(cases[f'end-{n}'].mean):.3f}" for n in verdicts.RATIOS}
+    english, chinese = words("en"), words("zh")
+    for text in (
+        f"at 80% (by {ends[80]} bits per byte) and at 90% ({ends[90]}), and {ends[50]} behind",
+        f"At 80% gradual is ahead by {ends[80]} and at 90% by {ends[90]}",
+        f"At 50% one-shot is ahead by {ends[50]} bits per byte",
+        f"{back[50]} at 50%, {back[80]} at 80% and {back[90]} at 90%",
+        f"At 50%, {back[50]} is back after the third: {missing[50]} bits per byte are missing",
+        f"At 80% it is {back[80]}, but of a loss six times as large: {missing[80]} are missing",
+        f"At 90%, {back[90]} is back",
+    ):
+        assert text in english
+    for text in (
+        f"逐步剪枝的终点领先 {ends[80]} 比特/字节，90% 处领先 {ends[90]}，50% 处落后 {ends[50]}",
+        f"50% 处一步到位领先 {ends[50]} 比特/字节",
+        f"80% 处逐步剪枝领先 {ends[80]}，90% 处领先 {ends[90]}",
+        f"50% 处恢复 {back[50]}，80% 处 {back[80]}，90% 处 {back[90]}",
+        f"50% 处第三轮之后恢复 {back[50]}，还差 {missing[50]} 比特/字节",
+        f"80% 处恢复 {back[80]}，但失去的是 50% 处的六倍，还差 {missing[80]}；",
+        f"；90% 处恢复 {back[90]}。",
+    ):
+        assert text in chinese
+    assert rows[20]["recovered after round 1 (%)"] >= 100 - 8
+    lost = [rows[n]["lost before training (bits per byte)"] for n in (50, 80)]
+    assert round(lost[1] / lost[0]) == 6
+
+
+def test_the_text_says_how_many_texts_agree():
+    texts = {
+        point: [mean(bits) for bits in zip(*(r["texts"] for r in runs), strict=True)]
+        for point in recovery.POINTS
+        for runs in (measure.runs_of(*point),)
+    }
+    ahead = {
+        n: sum(a < b for a, b in zip(texts["gradual", n], texts["one-shot", n], strict=True))
+        for n in recovery.RATIOS
+    }
+    english, chinese = words("en"), words("zh")
+    assert ahead[0.9] == recovery.N_WINDOWS
+    better = f"{recovery.N_WINDOWS - ahead[0.5]} are better by one-shot at 50%, {ahead[0.8]} by gra"
+    assert better in english
+    assert f"50% 处有 {recovery.N_WINDOWS - ahead[0.5]} 段是一步到位更好" in chinese
+    assert f"80% 处有 {ahead[0.8]} 段是逐步剪枝更好" in chinese
+
+
+def test_the_text_says_what_gradual_has_removed_and_what_its_beginning_costs():
+    half_way = [recovery.parts("gradual", ratio)[4][0] for ratio in recovery.RATIOS]
+    assert [round(100 * share) for share in half_way] == [43, 68, 76]
+    line = measure.recovery("gradual", 0.5)
+    assert round(line["mean"][2], 3) == 0.002
+    assert line["low"][3] > 0.01
+    steps = [n for share, n in recovery.parts("gradual", 0.9) if share == 0.9]
+    assert sum(steps) == 240
+    lost = measure.runs_of("one-shot", 0.2)[0]["drop"]
+    assert round(100 * 0.001 / lost) == 8
+
+
+def test_no_seed_disagrees_about_the_ends():
+    runs = measure.recovery_record()["runs"]
+    signs = {n: {d > 0 for d in verdicts.differences(runs, "end", n)} for n in verdicts.RATIOS}
+    assert signs == {50: {True}, 80: {False}, 90: {False}}
+
+
+def test_pruning_here_costs_what_is_recorded():
+    live, recorded, tolerance = measure.repeat_drop(0.5)
+    assert tolerance in (None, measure.ROUNDING)
+    assert tolerance is None or abs(live - recorded) < measure.ROUNDING
+    assert live == pytest.approx(recorded, abs=0.1)
 
 
 def test_the_differences_are_drawn_seed_by_seed(both_languages):
-    record, _ = measure.schedule_record()
-    fig = figures.differences_figure(record)
+    runs = measure.recovery_record()["runs"]
+    fig = figures.differences_figure()
     seeds = [list(trace.y) for trace in fig.data[1::2]]
     expected = [
-        [v for n in verdicts.RATIOS for v in verdicts.differences(record, way, n)]
+        [v for n in verdicts.RATIOS for v in verdicts.differences(runs, way, n)]
         for way in verdicts.WAYS
     ]
     assert seeds == expected
+    assert [len(values) for values in seeds] == [15, 15]
     assert all(v < 0 for v in seeds[0])
-    assert fig.data[2].error_y.array[2] > 0.02  # at 90 % three seeds leave the end open
-
-
-def test_recovery_is_what_the_seeds_recorded():
-    record, lines = measure.schedule_record()[0], measure.recovery(0.8)
-    assert list(lines) == [*experiment.SCHEDULES, "control"]
-    assert lines["one-shot"]["rounds"] == [0, 0.25, 1, 2, 3]
-    assert lines["gradual"]["rounds"] == [0, 1, 2, 3]
-    last = [
-        r["rounds"][-1]["after"] - record["settings"]["dense"]
-        for r in record["runs"]
-        if (r["schedule"], r["ratio"]) == ("gradual", 0.8)
-    ]
-    ends = [lines["gradual"][column][-1] for column in ("mean", "low", "high")]
-    assert ends == pytest.approx([mean(last), min(last), max(last)])
-    early = mean(measure.one_shot_early(0.8).values())
-    assert lines["one-shot"]["mean"][1] == pytest.approx(early)
 
 
 # --- bad values, exercises -------------------------------------------------------------------
@@ -253,10 +297,7 @@ def test_recovery_is_what_the_seeds_recorded():
         (lambda: figures.prune(50, "layers"), "kind='layers'"),
         (lambda: measure.prune("heads", 2), "ratio=2"),
         (lambda: measure.importance("weights"), "kind='weights'"),
-        (lambda: measure.repeat_one_shot(0.7), "ratio=0.7"),
-        (lambda: experiment.rounds("cubic", 0.5), "schedule='cubic'"),
-        (lambda: experiment.prune_and_tune(None, "one-shot", 1.0), "ratio=1.0"),
-        (lambda: experiment.prune_and_tune(None, "one-shot", 0.5, n_rounds=4), "n_rounds=4"),
+        (lambda: measure.repeat_drop(0.7), "ratio=0.7"),
     ],
 )
 def test_bad_values_are_refused(call, message):

@@ -8,8 +8,9 @@ from efflab.bench import Comparison
 from efflab.compression import pruning, sparse
 from efflab.errors import require
 from efflab.estimate import Estimate
-from efflab.experiments.pruning_schedule import RATIOS, SCHEDULES
-from efflab.lab import Choice, Slider, by_id, explorer, number, tr
+from efflab.experiments import pruning_recovery
+from efflab.experiments.pruning_recovery import CONTROL, RATIOS
+from efflab.lab import Choice, Slider, explorer, number, tr
 from efflab.lab import figures as pictures
 from efflab.lab.colours import BLUE, DARK, GREEN, ONE_HUE, ORANGE, PALE_GREY, VERMILION
 from efflab_rooms.pruning import measure, verdicts
@@ -179,63 +180,57 @@ def _key_numbers(bits: Estimate, costs: dict[str, float]) -> dict[str, float]:
 
 
 def schedule_figure(live: dict[float, float]):
-    """Increase over the dense model by round, a panel for each final ratio.
+    """Bits per byte above the dense model in the course of training, a panel for each final ratio.
 
-    `live` {ratio: increase of one-shot early in round 1, measured here}.
+    `live` {ratio: what pruning at once costs before training, measured here}.
     """
-    record, _ = measure.schedule_record()
     titles = [tr("{n}% removed", n=number(100 * ratio)) for ratio in RATIOS]
-    title = tr("Recovery by round, equal training (recorded, {n} seeds)", n=len(record["seeds"]))
-    fig = pictures.panels(titles, title, shared_yaxes=True, horizontal_spacing=0.03)
-    meta = {}
+    n_seeds = len(measure.recovery_record()["seeds"])
+    title = tr(
+        "Recovery, equally many steps (recorded, mean of {n} seeds; each panel has its own scale)",
+        n=n_seeds,
+    )
+    fig, meta = pictures.panels(titles, title, horizontal_spacing=0.07), {}
     for column, ratio in enumerate(RATIOS, start=1):
-        where = dict(row=1, col=column)
-        lines = measure.recovery(ratio)
-        _add_recovery(fig, lines, showlegend=column == 1, **where)
-        for schedule in SCHEDULES:
+        where = dict(showlegend=column == 1, mode="lines", row=1, col=column)
+        for i, schedule in enumerate(measure.SCHEDULES):
+            line = measure.recovery(schedule, ratio)
             name = tr("{n}%, {name}", n=number(100 * ratio), name=tr(schedule))
-            meta[name] = round(lines[schedule]["mean"][-1], 3)
+            meta[name] = round(line["mean"][-1], 3)
+            look = dict(line=pictures.style(i, 0)["line"], legendgroup=schedule, name=tr(schedule))
+            fig.add_scatter(x=line["steps"], y=line["mean"], **look, **where)
+        control, look = measure.recovery(*CONTROL), dict(line=dict(color=DARK, dash="dot"))
+        look |= dict(name=tr("control: nothing removed"))
+        fig.add_scatter(x=control["steps"], y=control["mean"], **look, **where)
         if ratio in live:
             star = dict(symbol="star", size=15, color=GREEN)
-            look = dict(mode="markers", marker=star, name=tr("now, here (measured)"))
-            fig.add_scatter(x=[measure.early_share()], y=[live[ratio]], **look, **where)
-    fig.update_xaxes(title_text=tr("rounds of training"), tickvals=[0, 1, 2, 3])
+            look = dict(marker=star, name=tr("now, here (measured)"))
+            fig.add_scatter(x=[0], y=[live[ratio]], **look, mode="markers", row=1, col=column)
+    steps = dict(title_text=tr("steps of training"), tickvals=[0, 200, 400, 600])
+    fig.update_xaxes(range=[-12, 612], **steps)
     fig.update_yaxes(title_text=tr("bits per byte above the dense model"), col=1)
     fig.update_yaxes(rangemode="tozero")
     return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=440)
 
 
-def differences_figure(record: dict):
+def differences_figure():
     """Gradual less one-shot, by seed with the mean's interval: largest single drop, and the end."""
-    items = by_id(verdicts.gradual_evidence(record))
-    titles = [tr("largest single drop"), tr("quality at the end")]
+    runs = measure.recovery_record()["runs"]
+    cases = pruning_recovery.cases(runs)
+    titles = [tr("largest single drop"), tr("at the end")]
     title = tr("Gradual minus one-shot, bits per byte (recorded; below 0: gradual is better)")
     fig, meta = pictures.panels(titles, title, horizontal_spacing=0.14), {}
     for column, way in enumerate(verdicts.WAYS, start=1):
         where = dict(showlegend=column == 1, mode="markers", row=1, col=column)
-        means = {f"{n}%": items[f"{way}-{n}"] for n in verdicts.RATIOS}
-        y, low, high = ([getattr(i, k) for i in means.values()] for k in ("value", "low", "high"))
+        means = {f"{n}%": cases[f"{way}-{n}"] for n in verdicts.RATIOS}
+        y, low, high = ([getattr(i, k) for i in means.values()] for k in ("mean", "low", "high"))
         look = dict(marker=dict(size=11, color=BLUE), error_y=pictures.error_bars(y, low, high))
         fig.add_scatter(x=list(means), y=y, name=tr("mean with 95% interval"), **look, **where)
-        seeds = [
-            (f"{n}%", v) for n in verdicts.RATIOS for v in verdicts.differences(record, way, n)
-        ]
+        seeds = [(f"{n}%", v) for n in verdicts.RATIOS for v in verdicts.differences(runs, way, n)]
         x, y = zip(*seeds, strict=True)
         look = dict(marker=dict(size=8, symbol="x-thin-open", color=DARK), name=tr("one seed"))
         fig.add_scatter(x=x, y=y, **look, **where)
         pictures.mark(fig, y=0, row=1, col=column)
-        meta |= {f"{titles[column - 1]}, {n}": round(i.value, 3) for n, i in means.items()}
+        meta |= {f"{titles[column - 1]}, {n}": round(i.mean, 3) for n, i in means.items()}
     fig.update_xaxes(title_text=tr("removed"), type="category")
     return fig.update_layout(meta=meta, legend=pictures.legend("below"), height=400)
-
-
-def _add_recovery(fig, lines: dict[str, dict], **where) -> None:
-    """The mean over the seeds by round with their range; the control's mean alone."""
-    for i, schedule in enumerate(SCHEDULES):
-        line = lines[schedule]
-        look = pictures.style(i, size=8) | dict(mode="lines+markers", legendgroup=schedule)
-        look |= dict(error_y=pictures.error_bars(line["mean"], line["low"], line["high"]))
-        fig.add_scatter(x=line["rounds"], y=line["mean"], name=tr(schedule), **look, **where)
-    control, look = lines["control"], dict(mode="lines", line=dict(color=DARK, dash="dot"))
-    name = tr("control: nothing removed")
-    fig.add_scatter(x=control["rounds"], y=control["mean"], name=name, **look, **where)

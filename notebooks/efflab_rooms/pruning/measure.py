@@ -2,6 +2,7 @@
 
 import warnings
 from functools import lru_cache
+from itertools import accumulate, product
 from statistics import mean
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from efflab import bench, data, evaluate, points, pretrained, weights
 from efflab.compression import pruning, sparse
 from efflab.compression.packed import weight_matrices
-from efflab.errors import require, require_int, require_one_of
+from efflab.errors import require, require_one_of
 from efflab.estimate import Estimate
 from efflab.experiments import lighten
-from efflab.experiments import pruning_schedule as experiment
-from efflab.experiments.record import expected_repeat, read_record, same_python
+from efflab.experiments import pruning_recovery as experiment
+from efflab.experiments.record import read_record, same_python
 from efflab.model import Transformer
 
 KINDS = ("weights", "n of 4 weights", "heads", "FFN neurons")
@@ -202,29 +203,59 @@ def minilm_cosines(model: Transformer) -> dict[str, float]:
 
 # --- The recorded schedules ------------------------------------------------------------------
 
-CONTROL = ("one-shot", 0.0)
+SCHEDULES = ("one-shot", "gradual")
+ROUNDING = 1e-3  # bits per byte by which two processors may differ
 
 
-def schedule_record() -> tuple[dict, dict]:
-    """The recorded experiment, and its increases over the dense model by (schedule, ratio)."""
-    record = read_record(experiment.NAME)
-    return record, experiment.increases(record)
+def runs_of(schedule: str, ratio: float) -> list[dict]:
+    """The recorded runs of a schedule and a share removed, in the order of their seeds."""
+    point, runs = (schedule, ratio), recovery_record()["runs"]
+    runs = [run for run in runs if (run["schedule"], run["ratio"]) == point]
+    return sorted(runs, key=lambda run: run["seed"])
+
+
+def recovery_record() -> dict:
+    """The recorded runs of pruning at once and step by step, with the same training."""
+    return read_record(experiment.NAME)
+
+
+def recovery(schedule: str, ratio: float) -> dict[str, list[float]]:
+    """The recorded course of a training: "steps" done, and bits per byte above the dense model.
+
+    Their "mean", "low" and "high" over the seeds, where each part begins and where it ends.
+    """
+    runs = runs_of(schedule, ratio)
+    parts = list(zip(*(run["parts"] for run in runs), strict=True))
+    ends = list(accumulate(rows[0]["steps"] for rows in parts))
+    line = dict(steps=[0, *(n for end in ends for n in (end, end))][:-1], mean=[], low=[], high=[])
+    for rows, moment in product(parts, ("before", "after")):
+        levels = [row[moment] - run["dense"] for row, run in zip(rows, runs, strict=True)]
+        for name, over_seeds in (("mean", mean), ("low", min), ("high", max)):
+            line[name].append(over_seeds(levels))
+    return line
+
+
+def after_rounds(schedule: str, ratio: float) -> list[float]:
+    """Bits per byte above the dense model after each round of training, mean over the seeds."""
+    line = recovery(schedule, ratio)
+    by_step = dict(zip(line["steps"][1::2], line["mean"][1::2], strict=True))
+    rounds = range(1, experiment.N_ROUNDS + 1)
+    return [by_step[i * experiment.STEPS_PER_ROUND] for i in rounds]
 
 
 def schedule_rows() -> list[dict]:
-    """Bits per byte above the dense model: untrained, after each round, and the seeds' range."""
-    increases, rows = schedule_record()[1], []
-    cases = [(schedule, ratio) for ratio in experiment.RATIOS for schedule in experiment.SCHEDULES]
-    for schedule, ratio in [CONTROL, *cases]:
-        bits = increases[schedule, ratio]
+    """The largest drop, bits per byte above the dense model after each round, the seeds' range."""
+    rows = []
+    for schedule, ratio in experiment.POINTS:
+        line = recovery(schedule, ratio)
         row = {
             "removed in total (%)": 100 * ratio,
             "schedule": schedule if ratio else "control",
-            "removed so far, by round (%)": " / ".join(f"{100 * r:.0f}" for r in bits["removed"]),
-            "before training": bits["before"][0],
+            "largest single drop": mean(run["drop"] for run in runs_of(schedule, ratio)),
         }
-        row |= {f"after round {i}": value for i, value in enumerate(bits["mean"], start=1)}
-        row |= {"lowest over seeds": bits["low"][-1], "highest over seeds": bits["high"][-1]}
+        row |= {f"after round {i}": v for i, v in enumerate(after_rounds(schedule, ratio), start=1)}
+        row |= {"lowest seed, after round 3": line["low"][-1]}
+        row |= {"highest seed, after round 3": line["high"][-1]}
         rows.append(round_values(row))
     return rows
 
@@ -235,14 +266,14 @@ def recovery_rows() -> list[dict]:
     Then what is missing after the last round, in bits per byte: against the control, which was
     trained as long with nothing removed, and against the dense model; and what is back of that.
     """
-    increases, rows = schedule_record()[1], []
-    for ratio in experiment.RATIOS:
-        bits, control = increases["one-shot", ratio], increases[CONTROL]["mean"]
-        lost, last = bits["before"][0], bits["mean"][-1]
-        gaps = [after - without for after, without in zip(bits["mean"], control, strict=True)]
+    rows, control = [], after_rounds(*experiment.CONTROL)
+    for ratio in (experiment.EASY[1], *experiment.RATIOS):
+        lost, above_dense = runs_of("one-shot", ratio)[0]["drop"], after_rounds("one-shot", ratio)
+        gaps = [after - without for after, without in zip(above_dense, control, strict=True)]
         row = {"removed in total (%)": 100 * ratio, "lost before training (bits per byte)": lost}
         for i, gap in enumerate(gaps, start=1):
             row[f"recovered after round {i} (%)"] = round(100 * (1 - gap / lost))
+        last = above_dense[-1]
         row |= {"above the control (bits per byte)": gaps[-1], "above dense (bits per byte)": last}
         row["recovered at the end, against dense (%)"] = round(100 * (1 - last / lost))
         rows.append(round_values(row))
@@ -254,47 +285,16 @@ def round_values(row: dict) -> dict:
     return {key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}
 
 
-def recovery(ratio: float) -> dict[str, dict[str, list[float]]]:
-    """Schedule -> its recorded recovery: rounds trained, mean increase, lowest and highest seed.
+def repeat_drop(ratio: float) -> tuple[float, float, float | None]:
+    """Pruning at once anew: what it costs here before training, the record, their allowed distance.
 
-    One-shot has a point more, early in the first round; "control" had nothing removed.
-    """
-    increases, lines = schedule_record()[1], {}
-    keys = {name: (name, ratio) for name in experiment.SCHEDULES} | {"control": CONTROL}
-    for name, key in keys.items():
-        bits = increases[key]
-        ends = {end: [bits["before"][0], *bits[end]] for end in ("mean", "low", "high")}
-        lines[name] = {"rounds": list(range(len(ends["mean"])))} | ends
-    early = mean(one_shot_early(ratio).values())
-    for column, values in lines["one-shot"].items():
-        values.insert(1, early_share() if column == "rounds" else early)
-    return lines
-
-
-def early_share() -> float:
-    """The share of the first round after which a beginning is measured."""
-    settings = schedule_record()[0]["settings"]
-    return settings["early"] / settings["steps_per_round"]
-
-
-def one_shot_early(ratio: float) -> dict[int, float]:
-    """Seed -> one-shot's recorded increase over dense early in its first round."""
-    record = read_record(experiment.NAME)
-    runs = [r for r in record["runs"] if (r["schedule"], r["ratio"]) == ("one-shot", ratio)]
-    return {r["seed"]: r["early"] - record["settings"]["dense"] for r in runs}
-
-
-def repeat_one_shot(ratio: float, seed: int = 0) -> tuple[float, float, float | None]:
-    """One-shot's beginning anew: its increase now, the recorded one, their allowed distance.
-
-    That follows `record.expected_repeat`'s rule. Another Python has other library text and another
-    checkpoint other weights: nothing can be compared there, and the last is None.
+    Nothing in it is drawn, so another processor's rounding alone may tell them apart. Another
+    Python has other library text and another checkpoint other weights: nothing can be compared
+    there, and the last is None.
     """
     require_one_of("ratio", ratio, experiment.RATIOS)
-    require_int("seed", seed, 0)
-    record, model = read_record(experiment.NAME), points.language_model()
-    increase = experiment.early(model, ratio, seed) - experiment.bits(model)
-    reference, spread = expected_repeat(one_shot_early(ratio), seed)
+    record, whole = recovery_record(), experiment.bits(points.language_model())[0]
+    live = experiment.bits(prune("weights", ratio))[0] - whole
     is_same_model = pretrained.read_card()["sha256"].startswith(record["models"]["stdlib-gpt"])
     is_comparable = is_same_model and same_python(record)
-    return increase, reference, spread if is_comparable else None
+    return live, runs_of("one-shot", ratio)[0]["drop"], ROUNDING if is_comparable else None

@@ -1,8 +1,9 @@
 """Notebook 11's verdicts: what each rests on. Their rules stand in data/rules.toml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from efflab.estimate import Estimate, paired_difference
+from efflab.estimate import Estimate
+from efflab.experiments.record import by_seed
 from efflab.lab import Evidence, Outcome, judge
 
 RATIOS = (50, 80, 90)
@@ -13,83 +14,54 @@ CONTROL = "control, nothing removed: bits per byte above dense after the last ro
 
 WAYS = {
     "drop": "{n}% removed: largest single drop, gradual minus one-shot (bits per byte, by seed)",
-    "end": "{n}% removed: quality at the end, gradual minus one-shot (bits per byte, by seed)",
+    "end": "{n}% removed: bits per byte at the end, gradual minus one-shot (by seed)",
 }
 
 
-def largest_drop(rounds: Sequence[Mapping], dense: float) -> float:
-    """The most bits per byte that one pruning step costs, before any training mends it."""
-    levels = [dense, *(row["after"] for row in rounds)]
-    return max(row["before"] - level for row, level in zip(rounds, levels, strict=False))
+def differences(runs: Iterable[Mapping], key: str, percent: int) -> list[float]:
+    """Gradual minus one-shot, seed by seed: of the largest "drop", or at the "end"."""
+    runs = (run for run in runs if round(100 * run["ratio"]) == percent)
+    values = by_seed(runs, "schedule", key)
+    return [a - b for a, b in zip(values["gradual"], values["one-shot"], strict=True)]
 
 
-def bits_by_seed(record: Mapping, key: str, schedule: str, percent: int) -> list[float]:
-    """Bits per byte of the largest "drop", or at the "end", seed by seed."""
-    case, dense = (schedule, percent), record["settings"]["dense"]
-    runs = [r for r in record["runs"] if (r["schedule"], round(100 * r["ratio"])) == case]
-    rounds = [run["rounds"] for run in sorted(runs, key=lambda run: run["seed"])]
-    return [largest_drop(r, dense) if key == "drop" else r[-1]["after"] for r in rounds]
+def gradual_evidence(cases: Mapping[str, Estimate]) -> list[Evidence]:
+    """From `pruning_recovery.cases`: drops and ends of the two schedules."""
+    keys = [(key, n) for key in WAYS for n in RATIOS]
+    pairs = [_from_case(f"{key}-{n}", WAYS[key], cases, n=n) for key, n in keys]
+    return [*pairs, _from_case("control", CONTROL, cases)]
 
 
-def differences(record: Mapping, key: str, percent: int) -> list[float]:
-    """Gradual minus one-shot, seed by seed."""
-    pairs = [bits_by_seed(record, key, schedule, percent) for schedule in ("gradual", "one-shot")]
-    return [gradual - one_shot for gradual, one_shot in zip(*pairs, strict=True)]
-
-
-def gradual_evidence(record: Mapping) -> list[Evidence]:
-    """From the recorded runs: drops and ends of the two schedules, seed by seed."""
-    evidence = []
-    for key, name in WAYS.items():
-        for n in RATIOS:
-            schedules = (bits_by_seed(record, key, s, n) for s in ("gradual", "one-shot"))
-            difference = paired_difference(*schedules)
-            evidence.append(Evidence.of(f"{key}-{n}", name, difference, "", "recorded", n=n))
-    return [*evidence, control_evidence(record)]
-
-
-def control_evidence(record: Mapping) -> Evidence:
-    """What the training alone does to the model of which nothing is removed."""
-    last = bits_by_seed(record, "end", "one-shot", 0)
-    difference = paired_difference(last, [record["settings"]["dense"]] * len(last))
-    return Evidence.of("control", CONTROL, difference, "", "recorded")
+def _from_case(key: str, name: str, cases: Mapping[str, Estimate], **values) -> Evidence:
+    return Evidence.of(key, name, cases[key], "", "recorded", **values)
 
 
 def prune_gradual(evidence) -> Outcome:
     """Whether raising the ratio step by step avoids a sudden drop in quality, and ends no worse."""
     remarks = {
-        "drop": "removing in steps removes less at a time, so a smaller drop is almost certain; "
-        "and three increments, with most removed in the second, are hardly gradual",
-        "end": "both schedules train equally long; gradual has only one round left for the "
-        "final network",
+        "drop": "removing in steps removes less at a time, so a smaller drop is almost certain",
+        "end": "both schedules train equally long; one-shot trains the final network for all 600 "
+        "steps, gradual for the last 240",
     }
     return judge("prune-gradual", evidence, remarks=remarks)
 
 
 # --- Two or three rounds of fine-tuning --------------------------------------------------------
 
-ABOVE_DENSE = "{n}% removed at once: bits per byte above dense after the last round (by seed)"
 ABOVE_CONTROL = "{n}% removed at once: bits per byte above an equally trained control (by seed)"
 
 
-def finetune_evidence(record: Mapping) -> list[Evidence]:
-    """From the recorded runs of one-shot pruning: what is missing after the last round."""
-    last = {n: bits_by_seed(record, "end", "one-shot", n) for n in (0, *RATIOS)}
-    dense = [record["settings"]["dense"]] * len(last[0])
-    ways = ("above-control", ABOVE_CONTROL, last[0]), ("above-dense", ABOVE_DENSE, dense)
-    evidence = [
-        Evidence.of(f"{key}-{n}", name, paired_difference(last[n], base), "", "recorded", n=n)
-        for key, name, base in ways
-        for n in RATIOS
-    ]
-    return [*evidence, control_evidence(record)]
+def finetune_evidence(cases: Mapping[str, Estimate]) -> list[Evidence]:
+    """From `pruning_recovery.cases`: what one-shot pruning lacks after the last round."""
+    pairs = [_from_case(f"above-control-{n}", ABOVE_CONTROL, cases, n=n) for n in (20, *RATIOS)]
+    return [*pairs, _from_case("control", CONTROL, cases)]
 
 
 def prune_finetune(evidence) -> Outcome:
     """Whether two or three rounds of fine-tuning recover a pruned model's quality."""
     remark = (
-        "the rounds are short (40 steps of 8 x 128 tokens), and this training also makes the "
-        "unpruned control worse, so the result reflects the training too"
+        "three rounds are a fifth of the model's own training; they leave the unpruned control "
+        "where it was: what is missing is due to pruning, and more training may bring some back"
     )
     return judge("prune-finetune", evidence, remarks={"recovers": remark})
 

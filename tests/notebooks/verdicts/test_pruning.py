@@ -1,26 +1,39 @@
 """Notebook 11's verdicts: what evidence says, and every outcome that its parts can come to."""
 
+from itertools import product
+
 import pytest
 
 from efflab.estimate import Estimate
+from efflab.experiments import pruning_recovery as experiment
 from efflab_rooms.pruning import verdicts
 
 SHARES = (0.5, 0.8, 0.9)
 
 
-def record(one_shot=0.5, gradual=0.5, control=0.0, drops=(1.4, 0.9), spread=0.001):
-    """Runs that end so many bits above a dense model of 1.0; `drops`: one-shot's and gradual's."""
-    rows = []
-    for seed in range(3):
-        noise = spread * seed
-        end = [dict(removed=0.0, before=1.0, after=1 + control + noise)] * 3
-        rows.append(dict(schedule="one-shot", ratio=0.0, seed=seed, rounds=end))
-        for ratio in SHARES:
-            ends = zip(("one-shot", "gradual"), (one_shot, gradual), drops, strict=True)
-            for name, last, drop in ends:
-                row = dict(removed=ratio, before=1 + drop + noise, after=1 + last + 2 * noise)
-                rows.append(dict(schedule=name, ratio=ratio, seed=seed, rounds=[row]))
-    return dict(settings=dict(dense=1.0), runs=rows)
+def record(one_shot=0.5, gradual=0.5, control=0.0, drops=(1.4, 0.9), spread=0.001, easy=0.0):
+    """Runs that end so many bits above a dense model of 1.0; `drops`: one-shot's and gradual's.
+
+    `one_shot`: at every share, or {share: bits}; at 20 % it is `easy` above the control.
+    """
+    ends = one_shot if isinstance(one_shot, dict) else dict.fromkeys(SHARES, one_shot)
+    ends = {0.0: control, 0.2: control + easy, **ends}
+    runs = []
+    for seed, (schedule, ratio) in product(experiment.SEEDS, experiment.POINTS):
+        is_gradual, noise = schedule == "gradual", spread * (seed - experiment.SEEDS[0])
+        end = 1 + (gradual if is_gradual else ends[ratio]) + noise * (1 + (ratio > 0.2))
+        drop = drops[is_gradual] + noise if ratio else 0.0
+        values = dict(dense=1.0, drop=drop, end=end)
+        runs.append(dict(schedule=schedule, ratio=ratio, seed=seed) | values)
+    return runs
+
+
+def judge_gradual(runs):
+    return verdicts.prune_gradual(verdicts.gradual_evidence(experiment.cases(runs)))
+
+
+def judge_recovery(runs):
+    return verdicts.prune_finetune(verdicts.finetune_evidence(experiment.cases(runs)))
 
 
 def compute(heads=(0.9, 0.8, 0.7), masked=1.0, flops=(0.9, 0.8, 0.7), band=0.01, half=0.02):
@@ -51,11 +64,18 @@ GRADUAL = {
     "ends within the margin": (record(0.5, 0.519), "holds", "holds"),
     "a control that got worse": (record(control=0.04), "undecided", "undecided"),
 }
+FAR = 0.5
 RECOVERY = {
-    "near dense": (record(0.04), "holds"),
-    "near a control that got worse": (record(0.08, control=0.04), "undecided"),
-    "far": (record(0.5), "does not hold"),
-    "at the margin": (record(0.05, spread=0.01), "undecided"),
+    "up to 80%": (record({0.5: 0.02, 0.8: 0.04, 0.9: FAR}), "holds"),
+    "up to 50%": (record({0.5: 0.02, 0.8: FAR, 0.9: FAR}), "does not hold"),
+    "near a control that got worse": (
+        record({0.5: 0.06, 0.8: 0.08, 0.9: FAR}, control=0.04),
+        "undecided",
+    ),
+    "far": (record(FAR), "does not hold"),
+    "not even the easy one recovers": (record(FAR, easy=0.1), "undecided"),
+    "even the hardest recovers": (record(0.04), "undecided"),
+    "at the margin": (record({0.5: 0.02, 0.8: 0.05, 0.9: FAR}, spread=0.003), "undecided"),
 }
 COMPUTE = {
     "heads alone": (compute(), "holds", "does not hold", "holds"),
@@ -71,8 +91,10 @@ COMPUTE = {
 
 
 def drives():
-    yield from (("prune-gradual", verdicts.gradual_evidence(r)) for r, *_ in GRADUAL.values())
-    yield from (("prune-finetune", verdicts.finetune_evidence(r)) for r, _ in RECOVERY.values())
+    gradual = (experiment.cases(runs) for runs, *_ in GRADUAL.values())
+    yield from (("prune-gradual", verdicts.gradual_evidence(cases)) for cases in gradual)
+    recovery = (experiment.cases(runs) for runs, _ in RECOVERY.values())
+    yield from (("prune-finetune", verdicts.finetune_evidence(cases)) for cases in recovery)
     yield from (("prune-compute", evidence) for evidence, *_ in COMPUTE.values())
 
 
@@ -83,13 +105,13 @@ def words(outcome):
 @pytest.mark.parametrize("name", GRADUAL)
 def test_gradual_is_judged_by_its_drops_and_by_its_ends(name):
     runs, *expected = GRADUAL[name]
-    assert words(verdicts.prune_gradual(verdicts.gradual_evidence(runs))) == expected
+    assert words(judge_gradual(runs)) == expected
 
 
 @pytest.mark.parametrize("name", RECOVERY)
 def test_recovery_is_judged_against_a_control_trained_as_long(name):
     runs, expected = RECOVERY[name]
-    assert words(verdicts.prune_finetune(verdicts.finetune_evidence(runs))) == [expected]
+    assert words(judge_recovery(runs)) == [expected]
 
 
 @pytest.mark.parametrize("name", COMPUTE)
@@ -98,23 +120,10 @@ def test_computation_is_judged_by_time_beyond_the_noise_and_by_flops(name):
     assert words(verdicts.prune_compute(evidence)) == expected
 
 
-def test_the_largest_drop_is_from_what_training_had_mended():
-    rounds = [dict(before=1.5, after=1.1), dict(before=1.9, after=1.3), dict(before=2.0, after=1.6)]
-    assert verdicts.largest_drop(rounds, 1.0) == pytest.approx(0.8)  # 1.1 to 1.9
-
-
 def test_differences_are_paired_by_seed_whatever_the_order_of_the_runs():
-    runs = record(0.5, 0.6)
-    runs["runs"].reverse()
-    assert verdicts.differences(runs, "end", 80) == pytest.approx([0.1] * 3)
-    assert verdicts.differences(runs, "drop", 80) == pytest.approx([-0.5] * 3)
-
-
-def test_the_control_is_subtracted_seed_by_seed():
-    items = {e.id: e for e in verdicts.finetune_evidence(record(0.3, control=0.1))}
-    assert items["above-dense-80"].value == pytest.approx(0.302)
-    assert items["above-control-80"].value == pytest.approx(0.201)
-    assert items["control"].value == pytest.approx(0.101)
+    runs = record(0.5, 0.6)[::-1]
+    assert verdicts.differences(runs, "end", 80) == pytest.approx([0.1] * 5)
+    assert verdicts.differences(runs, "drop", 80) == pytest.approx([-0.5] * 5)
 
 
 def test_times_are_widened_by_the_noise_and_flops_are_not():
