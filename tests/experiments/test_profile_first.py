@@ -104,7 +104,10 @@ def test_the_profile_tells_the_parts_apart(model, ids, changes, monkeypatch):
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_a_part_that_grows_takes_a_larger_share(model, ids):
+def test_a_part_that_grows_takes_a_larger_share():
+    model = Transformer(experiment.config(128, 192)).eval()
+    # with 48 tokens the head mostly reads its weights, as it does for the last token alone
+    ids = torch.randint(experiment.VOCAB, (2, 192), generator=torch.Generator().manual_seed(2))
     whole = experiment.time_shares(experiment.make(model), ids)
     less = experiment.time_shares(experiment.make(model, ["head"]), ids)
     assert less["head"] < 0.5 * whole["head"]

@@ -261,7 +261,8 @@ def test_every_committed_run_has_its_provenance(name):
         used = {run["made"] for run in block["runs"]}
         assert used == set(range(len(block["provenance"])))
         for made in block["provenance"]:
-            assert {"command", "date", "commit", "versions"} == set(made) - {"rules"}
+            assert {"command", "date", "commit", "versions"} == set(made) - {"rules", "machine"}
+            assert set(made.get("machine", block["machine"])) == set(block["machine"])
             assert made["command"].startswith(f"efflab experiment {name}")
             assert {"python", "torch"} <= set(made["versions"])
         assert all("seed" in run for run in block["runs"])
