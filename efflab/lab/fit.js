@@ -6,6 +6,7 @@ const PAD = 12;
 const LINE = 1.3; // plotly's, as a share of the font's size
 const LABELS = 0.38; // of a narrow figure's width, for names on the y axis
 const KEY = 48; // pixels of a line's sample beside its name
+const OVER = 14; // pixels from a panel to its title: half a tick's number, with an exponent
 const GUESS = { left: 64, width: 0, depth: {}, legend: [0, 0] };
 const TOP = { yref: "container", y: 1, yanchor: "top", pad: { t: PAD + 5 } };
 // Where a line may break: after a word, and after a Chinese character with what closes it.
@@ -130,7 +131,7 @@ function stack({ data, layout }, width, seen) {
     if (trace.name) trace.name = wrap(trace.name, font, width - 2 * PAD - KEY);
   }
   const text = wrap(layout.title?.text ?? "", titleFont, width - 2 * PAD);
-  const head = panel => panel.title ? lineCount(panel.title.text) * 14 * LINE + PAD : 0;
+  const head = panel => panel.title ? lineCount(panel.title.text) * 14 * LINE + OVER + PAD / 2 : 0;
   const titleHigh = text ? lineCount(text) * titleFont.size * LINE : 0;
   const top = titleHigh + PAD + head(panels[0]) + PAD / 2;
   const under = panel => (seen.depth[panel.x] ?? 48) + PAD;
@@ -208,7 +209,7 @@ function place(panel, { data, layout }, total, width, seen) {
   layout[panel.y].domain = up;
   if (panel.title) {
     Object.assign(panel.title, { x: 0, xanchor: "left", align: "left", y: up[1],
-      xshift: PAD - seen.left, yshift: PAD / 2 });
+      xshift: PAD - seen.left, yshift: OVER });
   }
   const id = panel.x.replace("axis", "");
   for (const trace of data) {

@@ -5,6 +5,7 @@ need. What the page showed at the end lies under runs/screenshots, untracked, to
 """
 
 import ast
+import json
 import os
 import signal
 
@@ -31,6 +32,7 @@ from order import longest_first
 from plotly.offline import get_plotlyjs
 
 from efflab.base.formats import LANGUAGES, PLOTLY
+from efflab.lab.figures import panels
 from efflab.lab.picture import read_script
 from efflab.publishing.catalog import NOTEBOOKS, built_path, sources
 from efflab.publishing.source import read_source, translate
@@ -261,6 +263,16 @@ def test_words_of_figures_without_sliders_fit_any_width(number, language, drawin
         title = figure["layout"]["title"]["text"]
         for width in OUTPUTS:
             assert (title, width, drawing.evaluate(FIT, [figure, width])) == (title, width, [])
+
+
+@pytest.mark.parametrize("width", OUTPUTS)
+@pytest.mark.parametrize("title", ["time", "time (open symbols: measured), a title of two lines"])
+def test_a_number_with_an_exponent_at_a_panels_top_leaves_its_title_alone(title, width, drawing):
+    fig = panels([title, title], rows=2)
+    fig.add_scatter(x=[1, 2], y=[1, 1e5], row=1, col=1)
+    fig.add_scatter(x=[1, 2], y=[1, 1e5], row=2, col=1)
+    fig.update_yaxes(type="log", range=[0, 5], dtick=1, exponentformat="power", title_text="µs")
+    assert drawing.evaluate(FIT, [json.loads(fig.to_json()), width]) == []
 
 
 def test_what_plotly_left_at_an_old_place_is_drawn_again_once_the_size_rests(drawing):
