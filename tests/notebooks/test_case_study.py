@@ -7,7 +7,7 @@ import pytest
 from efflab import cost, points
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
-from efflab.experiments import case_study, lighten
+from efflab.experiments import case_study, case_study_2, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.lab.check import judge
 from efflab_rooms.case_study import exercises, figures, measure, verdicts
@@ -80,6 +80,20 @@ def test_what_the_notebook_says_of_orders():
     assert above["lighten evenly"].low > max(
         abs(above[path].mean) for path in ("prune, lighten", "both, then tune", "prune after INT8")
     )
+
+
+def test_rounds_are_the_records_means_and_end_with_what_the_verdict_rests_on():
+    rows, cases = measure.round_rows(), case_study_2.cases(measure.rounds())
+    assert [row["training steps"] for row in rows] == [0, 250, 500, 750, 1000]
+    tuned = cases["tuned"]
+    last = rows[-1]
+    found = last["difference"], last["from"], last["to"]
+    assert found == (tuned.mean, tuned.low, tuned.high)
+    for name, key in (("plain model", "control"), ("lightened", "last-round")):
+        before = rows[0 if key == "control" else -2][name]
+        assert last[name] - before == pytest.approx(cases[key].mean)
+    for row in rows:
+        assert row["lightened"] - row["plain model"] == pytest.approx(row["difference"])
 
 
 def test_the_training_begins_as_recorded(monkeypatch):
