@@ -105,6 +105,21 @@ def test_rounds_are_the_records_means_and_end_with_what_the_verdict_rests_on():
     assert all(row[light] - row[plain] == pytest.approx(row[above]) for row in rows)
 
 
+def test_what_the_notebook_says_of_1000_steps():
+    cases, rows = case_study_2.cases(measure.rounds()), measure.round_rows()
+    said = {"control": (0.005, 0.004, 0.006), "tuned": (0.050, 0.045, 0.055)}
+    for key, expected in said.items():
+        found = cases[key]
+        assert (found.mean, found.low, found.high) == pytest.approx(expected, abs=5e-4)
+    plain, light, above = list(rows[0])[1:4]
+    assert rows[0][above] == pytest.approx(0.70, abs=5e-3)
+    shares = [1 - row[above] / rows[0][above] for row in rows]
+    assert shares[1] == pytest.approx(0.9, abs=5e-3)
+    assert shares[-1] > 0.9
+    last = [rows[-2][name] - rows[-1][name] for name in (light, plain)]
+    assert last == pytest.approx([0.006, 0.002], abs=5e-4)
+
+
 def test_the_training_begins_as_recorded(monkeypatch):
     model = lighten.lighten(points.language_model(), measure.recipe())
     before = points.language_quality(model).mean
