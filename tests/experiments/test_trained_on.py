@@ -11,7 +11,7 @@ from efflab.experiments.record import read_record
 from efflab.lab.judge import evidence_ids, read_rules
 from efflab.structure.window import SlidingAttention
 
-PLATEAU = read_rules()["ernie-dynamic"]["quality"]["next"]
+PLATEAU = read_rules()["ernie-dynamic"]["quality"]
 WINDOW = read_rules()["window-tuned"]["quality"]
 DESIGNS = [(window, WINDOW), (case_study_2, PLATEAU)]
 

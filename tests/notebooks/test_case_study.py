@@ -1,13 +1,14 @@
 """Notebook 14: its record read, its figures, its arithmetic, its exercises."""
 
 import itertools
+from statistics import mean
 
 import pytest
 
 from efflab import cost, points
 from efflab.config import PRESETS
 from efflab.devices import DEVICES
-from efflab.experiments import case_study, lighten
+from efflab.experiments import case_study, case_study_2, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.lab.check import judge
 from efflab_rooms.case_study import exercises, figures, measure, verdicts
@@ -82,6 +83,43 @@ def test_what_the_notebook_says_of_orders():
     )
 
 
+def test_what_the_notebook_says_of_80_steps():
+    light = {seed: run["rows"][1]["bits"] for seed, run in measure.runs().items()}
+    plain = {seed: run["rows"][0]["bits"] for seed, run in measure.runs("all after INT8").items()}
+    above, shipped = case_study.difference(light, plain), measure.record()["settings"]["shipped"]
+    said = (0.099, 0.091, 0.106)
+    assert (above.mean, above.low, above.high) == pytest.approx(said, abs=5e-4)
+    assert mean(plain.values()) - shipped == pytest.approx(0.020, abs=5e-4)
+    assert mean(light.values()) - shipped == pytest.approx(0.119, abs=5e-4)
+
+
+def test_rounds_are_the_records_means_and_end_with_what_the_verdict_rests_on():
+    rows, cases = measure.round_rows(), case_study_2.cases(measure.rounds())
+    assert [row["training steps"] for row in rows] == [0, 250, 500, 750, 1000]
+    tuned = cases["tuned"]
+    last, above = rows[-1], "lightened - control, by seed"
+    assert (last[above], last["from"], last["to"]) == (tuned.mean, tuned.low, tuned.high)
+    plain, light = "bits per byte, nothing removed (control)", "bits per byte, lightened"
+    for name, before, key in ((plain, rows[0], "control"), (light, rows[-2], "last-round")):
+        assert last[name] - before[name] == pytest.approx(cases[key].mean)
+    assert all(row[light] - row[plain] == pytest.approx(row[above]) for row in rows)
+
+
+def test_what_the_notebook_says_of_1000_steps():
+    cases, rows = case_study_2.cases(measure.rounds()), measure.round_rows()
+    said = {"control": (0.005, 0.004, 0.006), "tuned": (0.050, 0.045, 0.055)}
+    for key, expected in said.items():
+        found = cases[key]
+        assert (found.mean, found.low, found.high) == pytest.approx(expected, abs=5e-4)
+    plain, light, above = list(rows[0])[1:4]
+    assert rows[0][above] == pytest.approx(0.70, abs=5e-3)
+    shares = [1 - row[above] / rows[0][above] for row in rows]
+    assert shares[1] == pytest.approx(0.9, abs=5e-3)
+    assert shares[-1] > 0.9
+    last = [rows[-2][name] - rows[-1][name] for name in (light, plain)]
+    assert last == pytest.approx([0.006, 0.002], abs=5e-4)
+
+
 def test_the_training_begins_as_recorded(monkeypatch):
     model = lighten.lighten(points.language_model(), measure.recipe())
     before = points.language_quality(model).mean
@@ -103,8 +141,9 @@ def test_engines_have_quality_where_a_path_ends_and_times_for_each_kind_of_cpu()
     assert list(shipped) == list(latency.ENGINES)
     assert shipped["torch fp32"]["time ratio, all instructions"] == pytest.approx(1, abs=0.05)
     assert all(row["bits per byte"] > 1 for row in (*shipped.values(), *both.values()))
-    assert shipped["torch fp32"]["memory (MB)"] is None
-    assert shipped["OpenVINO INT8"]["memory (MB)"] < shipped["OpenVINO fp32"]["memory (MB)"]
+    memory = {name: row["resident memory added (MB)"] for name, row in shipped.items()}
+    assert memory["torch fp32"] is None
+    assert memory["OpenVINO INT8"] < memory["OpenVINO fp32"]
     drawn = figures.pareto()
     left_out = len(measure.cpus()) + 1  # fp16 stored; bf16 where it takes longest
     assert len(drawn.data) == len(latency.ENGINES) * len(measure.cpus()) - left_out
@@ -189,6 +228,8 @@ def test_the_rows_of_the_largest_clusters_are_their_papers():
     assert 6 * palm.n_params * palm.n_tokens == pytest.approx(2.5272e24, rel=1e-3)
     steady = 238_300 * 6 * palm.n_params / (palm.n_devices * palm.peak)
     assert steady == pytest.approx(palm.reported, abs=0.006)
+    by_hours = palm.tokens() / palm.sustained * palm.utilization
+    assert (palm.tokens(), by_hours) == pytest.approx((337e9, 222e9), rel=3e-3)  # as 14 says
     # its authors: 3.8e25 FLOPs; 400 TFLOP/s a device
     assert 6 * llama.n_params * llama.n_tokens == pytest.approx(3.8e25, rel=0.01)
     assert llama.reported * llama.peak == pytest.approx(400e12, rel=0.02)

@@ -15,12 +15,19 @@ from efflab.devices import DEVICES
 from efflab.distributed.plan import fitting_plans
 from efflab.distributed.split import Cluster, Plan, Training
 from efflab.errors import require, require_positive
-from efflab.estimate import Estimate
-from efflab.experiments import case_study, lighten
+from efflab.estimate import Estimate, paired_difference
+from efflab.experiments import case_study, case_study_2, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
-from efflab.experiments.record import agrees, expected_repeat, machines, read_record, same_python
+from efflab.experiments.record import (
+    agrees,
+    by_seed,
+    expected_repeat,
+    machines,
+    read_record,
+    same_python,
+)
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -93,12 +100,6 @@ def ends(path: str = MAIN, engine: str = INT8, precision: str = PRECISIONS[0]) -
     return {seed: case_study.end_bits(run, name) for seed, run in runs(path, precision).items()}
 
 
-def tuned_once() -> tuple[dict[int, float], dict[int, float]]:
-    """Seed -> bits per byte after "lighten, tune", and of the plain model tuned as long."""
-    light = {seed: run["rows"][1]["bits"] for seed, run in runs().items()}
-    return light, {seed: run["rows"][0]["bits"] for seed, run in runs("all after INT8").items()}
-
-
 def steps() -> list[dict]:
     """Bits per byte (mean and ends over seeds) and FLOPs: as shipped, after each step, in INT8."""
     shipped, bits = record()["settings"]["shipped"], ends().values()
@@ -117,6 +118,25 @@ def early_row(bits: float, seed: int) -> dict:
     result = {True: "as recorded", False: "differs", None: "another Python version's corpus"}[fits]
     row = {"training steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
     return row | {"recorded": value, "tolerance": spread, "result": result}
+
+
+@lru_cache(maxsize=1)
+def rounds() -> list[dict]:
+    """The recorded runs of the lightened and of the plain model, each trained in four rounds."""
+    return read_record(case_study_2.NAME)["runs"]
+
+
+def round_rows() -> list[dict]:
+    """Bits per byte of both models by training steps (means of seeds), and their difference."""
+    levels = by_seed(rounds(), "variant", "levels")
+    plain, light = (zip(*levels[variant], strict=True) for variant in case_study_2.VARIANTS)
+    n_steps, rows = case_study_2.N_STEPS // case_study_2.N_ROUNDS, []
+    for i, (a, b) in enumerate(zip(plain, light, strict=True)):
+        above = paired_difference(b, a)
+        row = {"training steps": i * n_steps, "bits per byte, nothing removed (control)": mean(a)}
+        row |= {"bits per byte, lightened": mean(b), "lightened - control, by seed": above.mean}
+        rows.append(row | {"from": above.low, "to": above.high})
+    return rows
 
 
 # --- Engines ---------------------------------------------------------------------------------
@@ -153,9 +173,10 @@ def engine_rows(stage: str) -> list[dict]:
         row |= {"size (MB)": times()[stage, engine]["nbytes"] / 1e6}
         for isa, cpu in cpus().items():
             time = times(isa)[stage, engine]
-            row |= {f"time ratio, {cpu}": time["ratio"], f"error, {cpu} (%)": 100 * time["error"]}
+            row |= {f"time ratio, {cpu}": time["ratio"]}
+            row |= {f"error of the logits, {cpu} (%)": 100 * time["error"]}
         loads = memory.get((stage, engine))  # torch's engines load no file
-        rows.append(row | {"memory (MB)": loads and loads["resident_bytes"] / 1e6})
+        rows.append(row | {"resident memory added (MB)": loads and loads["resident_bytes"] / 1e6})
     return rows
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from efflab.config import PRESETS
 from efflab.data import read_published
+from efflab.estimate import Estimate
 from efflab.experiments import lighten
 from efflab.experiments.case_study import PRECISIONS
 from efflab.experiments.case_study_latency import BOTH, INT8, LIGHT, OLDER, OPENVINO, SHIPPED
@@ -32,9 +33,11 @@ def latencies(int8, fp32=1.0, half=0.01, band=0.0):
     return dict(runs=runs)
 
 
-def dynamic(recipe, tuned, spread=0.001, config=CONFIG):
-    light = {seed: 1.0 + tuned + spread * seed**2 for seed in range(3)}
-    return verdicts.dynamic_evidence(recipe, light, by_seed(1.0, 0.0), config)
+def dynamic(recipe, tuned, half=0.001, config=CONFIG, control=0.0):
+    """What training leaves of a recipe's cost, and what it does to the plain model."""
+    values = {"tuned": tuned, "last-round": -0.01, "control": control}
+    cases = {key: Estimate(value, value - half, value + half) for key, value in values.items()}
+    return verdicts.dynamic_evidence(recipe, cases, config)
 
 
 def int8(small, int8_times, shapes=PRESETS, **options):
@@ -79,6 +82,16 @@ CASES = {
     ("ernie-dynamic", "a slim FFN"): (dynamic(WHOLE, 0.0, config=SLIM), "holds", "holds"),
     ("ernie-dynamic", "nothing removed"): (dynamic(WHOLE, 0.0), "does not hold", "holds"),
     ("ernie-dynamic", "at the margin"): (dynamic(WHOLE, 0.05), "does not hold", "undecided"),
+    ("ernie-dynamic", "a control that gets worse"): (
+        dynamic(WHOLE, 0.0, control=0.02),
+        "does not hold",
+        "undecided",
+    ),
+    ("ernie-dynamic", "a control that gets better"): (
+        dynamic(WHOLE, 0.1, control=-0.02),
+        "does not hold",
+        "undecided",
+    ),
     ("ernie-int8", "all small and fast"): (int8(250, (0.3, 0.35)), "holds", "holds"),
     ("ernie-int8", "small files alone"): (int8(250, (0.3, 0.6), SMALL), *NEITHER),
     ("ernie-int8", "large files"): (int8(300, (0.3, 0.40)), "does not hold", "undecided"),
