@@ -177,7 +177,7 @@ def rivals():
     shapes = [(w, n) for n in profile_first.LENGTHS for w in profile_first.WIDTHS]  # upwards
     places = [tr("{width} wide, {n} tokens", width=w, n=number(n)) for w, n in shapes]
     meta = {tr("shapes in which they differ (mean over processes)"): round(cases["differ"].mean, 1)}
-    title = tr("After the profile's choices and after the FLOP count's (recorded)")
+    title = tr("Time after the profile's choices / after the FLOP count's (recorded)")
     fig = blank(title, tr("time, profile's choice / FLOP count's"), "", meta=meta, height=460)
     for i, (key, name) in enumerate({"rival": "one change", "twice": "two changes"}.items()):
         own = [cases[f"{key}-{width}-{n}"] for width, n in shapes][::-1]
@@ -198,7 +198,7 @@ def prediction_figure():
     summary = predictions.summary(rows)
     sums = {"pairs that differ": "pairs", "in order": "right", "out of order": "wrong"}
     meta = {tr(name): sum(row[key] for row in summary) for name, key in sums.items()}
-    title = tr("The plan's predictions against the case study (computed, recorded)")
+    title = tr("Time, size and quality: predicted here, measured in notebook 14 (computed, recorded)")
     titles = (title, tr("measured / model as shipped"), tr("predicted / model as shipped"))
     fig = blank(*titles, meta=meta, height=460)
     for i, what in enumerate(dict.fromkeys(row["what"] for row in rows)):
