@@ -49,6 +49,7 @@ from efflab.config import PRESETS
 from efflab.estimate import Estimate
 from efflab.experiments import case_study, case_study_2, gpu_bench, int8_engines, lighten
 from efflab.experiments.case_study_latency import BOTH, INT8, OPENVINO, SHIPPED, STAGES
+from efflab.experiments.record import agrees, expected_repeat, same_python
 from efflab.lab import board, check, explore, predict, show, show_source, table
 from efflab_rooms import texts
 from efflab_rooms.case_study import exercises, figures, measure, verdicts
@@ -279,7 +280,13 @@ p_bits.reveal(steps[-1]["bits"])
 model = lighten.lighten(points.language_model(), recipe)
 case_study.tune(model, "fp32", seed, 0, stop=case_study.EARLY)
 bits = points.language_quality(model).mean
-table([measure.early_row(bits, seed)], kind="measured", digits=4)
+early = {s: run["early"] for s, run in measure.runs(precision="fp32").items()}
+expected, spread = expected_repeat(early, seed)
+fits = agrees(bits, expected, spread if same_python(measure.record()) else None)
+words = {True: "as recorded", False: "differs", None: "another Python version's corpus"}
+row = {"training steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
+row |= {"recorded": expected, "tolerance": spread, "result": words[fits]}
+table([row], kind="measured", digits=4)
 
 # %% [markdown] tags=["en"]
 # Were 80 steps too few? After them the lightened model was 0.099 bits per byte (0.091 to 0.106) above the

@@ -20,14 +20,7 @@ from efflab.experiments import case_study, case_study_2, lighten
 from efflab.experiments import case_study_latency as latency
 from efflab.experiments.case_study import MAIN, PRECISIONS, SEQ_LEN
 from efflab.experiments.case_study_latency import BOTH, FP32, INT8, OPENVINO, SHIPPED
-from efflab.experiments.record import (
-    agrees,
-    by_seed,
-    expected_repeat,
-    machines,
-    read_record,
-    same_python,
-)
+from efflab.experiments.record import by_seed, machines, read_record
 
 CONFIG = PRESETS["stdlib-gpt"]
 
@@ -110,17 +103,6 @@ def steps() -> list[dict]:
     return [*rows, last | dict(flops=rows[-1]["flops"])]
 
 
-def early_row(bits: float, seed: int) -> dict:
-    """Bits per byte after the first steps of the first round, beside the record's."""
-    early = {s: run["early"] for s, run in runs(precision="fp32").items()}
-    value, spread = expected_repeat(early, seed)
-    fits = agrees(bits, value, spread if same_python(record()) else None)
-    result = {True: "as recorded", False: "differs", None: "another Python version's corpus"}[fits]
-    row = {"training steps": case_study.EARLY, "seed": seed, "bits per byte here": bits}
-    return row | {"recorded": value, "tolerance": spread, "result": result}
-
-
-@lru_cache(maxsize=1)
 def rounds() -> list[dict]:
     """The recorded runs of the lightened and of the plain model, each trained in four rounds."""
     return read_record(case_study_2.NAME)["runs"]
@@ -141,7 +123,6 @@ def round_rows() -> list[dict]:
 
 # --- Engines ---------------------------------------------------------------------------------
 
-
 CPUS = {None: "all instructions", latency.OLDER: "VNNI switched off"}
 
 
@@ -160,8 +141,7 @@ def quality(stage: str, engine: str) -> float:
     """Bits per byte as shipped or at the end of the path trained in fp32, the mean of seeds."""
     if (stage, engine) == (SHIPPED, FP32):
         return record()["settings"]["shipped"]
-    path = {SHIPPED: "as shipped", BOTH: MAIN}[stage]
-    return mean(ends(path, engine, "fp32").values())
+    return mean(ends(MAIN if stage == BOTH else stage, engine, "fp32").values())
 
 
 def engine_rows(stage: str) -> list[dict]:
@@ -220,7 +200,7 @@ def times_here(repeats: int = 9) -> bench.Comparison:
 
 # --- 72 hours --------------------------------------------------------------------------------
 
-N_PARAMS, N_TOKENS, DAYS = 100e9, 300e9, 3
+N_PARAMS, DAYS = 100e9, 3
 BEFORE = 2021  # when ERNIE 3.0 Titan, the largest of its kind, was published
 GPUS = ("V100 SXM2", "A100 80GB SXM", "H100 SXM")
 MODEL = ModelConfig(80, 80, 10240, 40960, 51200, 2048, causal=True)
@@ -234,8 +214,7 @@ def run_days(n_params, n_tokens, n_devices, peak, utilization) -> float:
     come to (Chowdhery et al. 2022, section 4.1).
     """
     require(0 < utilization <= 1, "utilization", utilization, "a share above 0, up to 1")
-    options = dict(recompute=False)
-    return cost.training_days(n_params, n_tokens, n_devices, peak * utilization, **options)
+    return cost.training_days(n_params, n_tokens, n_devices, peak * utilization, recompute=False)
 
 
 def devices_needed(n_params, n_tokens, days, peak, utilization) -> float:

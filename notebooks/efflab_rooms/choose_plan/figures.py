@@ -198,7 +198,7 @@ def prediction_figure():
     summary = predictions.summary(rows)
     sums = {"pairs that differ": "pairs", "in order": "right", "out of order": "wrong"}
     meta = {tr(name): sum(row[key] for row in summary) for name, key in sums.items()}
-    title = tr("Time, size and quality: predicted here, measured in notebook 14 (computed, recorded)")
+    title = tr("Time, size, quality: predicted here, measured in notebook 14 (computed, recorded)")
     titles = (title, tr("measured / model as shipped"), tr("predicted / model as shipped"))
     fig = blank(*titles, meta=meta, height=460)
     for i, what in enumerate(dict.fromkeys(row["what"] for row in rows)):
